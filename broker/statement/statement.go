@@ -53,7 +53,7 @@ type Body interface {
 
 // Request asks for one role on named hosts for one duration.
 type Request struct {
-	Head     `json:",inline"`
+	Head     `json:",embed"`
 	Role     RoleName   `json:"role"`
 	Hosts    []HostName `json:"hosts"` // 1–1000, sorted, unique; never a label or *
 	Duration Seconds    `json:"duration"`
@@ -75,7 +75,7 @@ const (
 
 // Decision is one approver's answer to exactly the bytes whose hash it names. Hosts and Duration only narrow.
 type Decision struct {
-	Head     `json:",inline"`
+	Head     `json:",embed"`
 	Request  Hash       `json:"request"`
 	Verdict  Verdict    `json:"verdict"`
 	Reason   string     `json:"reason,omitzero"`
@@ -85,7 +85,7 @@ type Decision struct {
 
 // Certificate asks that one more key of the holder may be certified for a grant.
 type Certificate struct {
-	Head  `json:",inline"`
+	Head  `json:",embed"`
 	Grant string `json:"grant"` // g-<stem>
 	Key   Key    `json:"key"`
 }
@@ -102,7 +102,7 @@ const (
 
 // End takes access away: exactly one of Request and Grant is named.
 type End struct {
-	Head    `json:",inline"`
+	Head    `json:",embed"`
 	Request string `json:"request,omitzero"` // r-<stem>, with Withdraw
 	Grant   string `json:"grant,omitzero"`   // g-<stem>, with Return and Revoke
 	How     How    `json:"how"`
@@ -111,14 +111,14 @@ type End struct {
 
 // Session lets Key sign reads (and nothing else) for the person until Until, at most 12 h after Created.
 type Session struct {
-	Head  `json:",inline"`
+	Head  `json:",embed"`
 	Key   Key  `json:"key"`
 	Until Time `json:"until"`
 }
 
 // Read authenticates one GET: it lives at most 60 s and covers method, path with query, and body.
 type Read struct {
-	Head         `json:",inline"`
+	Head         `json:",embed"`
 	Method       string `json:"method"`
 	PathAndQuery string `json:"path_and_query"`
 	BodySHA256   Hash   `json:"body_sha256"`
@@ -127,7 +127,7 @@ type Read struct {
 // HostToken lets one machine enrol under Name. It carries the public half of a one-time key; whoever holds the
 // secret half (handed to the machine, never to a broker) signs the enrolment with it.
 type HostToken struct {
-	Head      `json:",inline"`
+	Head      `json:",embed"`
 	Name      HostName          `json:"name"`
 	Labels    map[string]string `json:"labels"`
 	Addresses []string          `json:"addresses"` // what ssh clients dial, sorted, unique
@@ -138,7 +138,7 @@ type HostToken struct {
 // Enrolment binds a host's identity and ssh host keys to an operator's token. Two signatures: the token's key, then
 // the identity key.
 type Enrolment struct {
-	Head      `json:",inline"`
+	Head      `json:",embed"`
 	Token     Proof `json:"token"`
 	MachineID Hash  `json:"machine_id"` // sha256 of /etc/machine-id's content without newline
 	Identity  Key   `json:"identity"`   // ssh-ed25519
@@ -157,7 +157,7 @@ const (
 
 // Report tells what a host saw, signed by the host's identity key; Sequence counts 1, 2, 3 … per host.
 type Report struct {
-	Head     `json:",inline"`
+	Head     `json:",embed"`
 	Sequence uint64     `json:"sequence"`
 	What     ReportWhat `json:"what"`
 	Grant    string     `json:"grant,omitzero"` // g-<stem>
