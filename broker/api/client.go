@@ -1,0 +1,193 @@
+package api
+
+import (
+	"context"
+	"crypto/ed25519"
+	"crypto/rand"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"maps"
+	"net"
+	"net/http"
+	"net/url"
+	"slices"
+	"strconv"
+	"time"
+
+	"pim-ssh/broker"
+	"pim-ssh/broker/policy"
+	"pim-ssh/broker/statement"
+)
+
+// Timeouts of a client: what a person would still wait for.
+const (
+	dialTimeout   = 3 * time.Second
+	answerTimeout = 15 * time.Second
+)
+
+// maxAnswer is the largest answer in bytes that a client reads.
+const maxAnswer = 64 << 20
+
+// Config says whom to call, and as whom.
+type Config struct {
+	Policy   *policy.Document   // its brokers' addresses and identity keys: the pins
+	Address  string             // dial only this host:port instead (PIM_SSH_BROKER); the pins stay
+	Reader   *Reader            // signs a person's reads; nil can only read what anyone may
+	Identity ed25519.PrivateKey // a host's TLS key; nil for people
+}
+
+// Client calls the brokers of one deployment, one after the other until one answers. It is safe for concurrent use and
+// keeps connections open until Close. Every error it returns is a *broker.Error or wraps one.
+type Client struct {
+	addresses []string
+	reader    *Reader
+	http      *http.Client
+	transport *http.Transport
+}
+
+// NewClient makes a client that believes only brokers of the given policy.
+func NewClient(config Config) (*Client, error) {
+	if config.Policy == nil || len(config.Policy.Brokers) == 0 {
+		return nil, &broker.Error{Kind: broker.Invalid, Msg: "no brokers are known", Hint: "join a deployment: pim-ssh join CHAINFILE"}
+	}
+	pins := make([]statement.Key, 0, len(config.Policy.Brokers))
+	addresses := make([]string, 0, len(config.Policy.Brokers))
+	for _, name := range slices.Sorted(maps.Keys(config.Policy.Brokers)) {
+		pins = append(pins, config.Policy.Brokers[name].Identity)
+		addresses = append(addresses, config.Policy.Brokers[name].Address)
+	}
+	if config.Address != "" {
+		addresses = []string{config.Address}
+	}
+	var own *tls.Certificate
+	if config.Identity != nil {
+		certificate, err := SelfSigned(rand.Reader, config.Identity)
+		if err != nil {
+			return nil, err
+		}
+		own = &certificate
+	}
+	transport := &http.Transport{
+		DialContext:           (&net.Dialer{Timeout: dialTimeout}).DialContext,
+		TLSClientConfig:       ClientTLS(ProtocolHTTP, pins, own),
+		TLSHandshakeTimeout:   dialTimeout,
+		ResponseHeaderTimeout: answerTimeout,
+		IdleConnTimeout:       90 * time.Second,
+		DisableCompression:    true,
+	}
+	following := &http.Client{Transport: transport, CheckRedirect: func(*http.Request, []*http.Request) error {
+		return errors.New("brokers never redirect")
+	}}
+	return &Client{addresses: addresses, reader: config.Reader, http: following, transport: transport}, nil
+}
+
+// Close drops idle connections.
+func (c *Client) Close() { c.transport.CloseIdleConnections() }
+
+// Policies returns the policy revisions greater than after, in order, unverified: walk them with policy.Chain.
+func (c *Client) Policies(ctx context.Context, after uint64) ([]statement.Proof, error) {
+	var answer Policies
+	err := c.get(ctx, "/v1/policy?after="+strconv.FormatUint(after, 10), &answer)
+	return answer.Policies, err
+}
+
+// Submit files one signed statement. Filing the same statement again is harmless and gives the first answer, so an
+// unavailable error (whose outcome is unknown) is answered by calling Submit again.
+func (c *Client) Submit(ctx context.Context, proof statement.Proof) (Answer, error) {
+	var answer Answer
+	err := c.post(ctx, "/v1/statements", proof, &answer)
+	return answer, err
+}
+
+// Whoami returns who the caller is in the broker's current policy.
+func (c *Client) Whoami(ctx context.Context) (Whoami, error) {
+	var answer Whoami
+	err := c.get(ctx, "/v1/whoami", &answer)
+	return answer, err
+}
+
+// Roles returns every role.
+func (c *Client) Roles(ctx context.Context) ([]RoleView, error) {
+	var answer Roles
+	err := c.get(ctx, "/v1/roles", &answer)
+	return answer.Roles, err
+}
+
+// Requests returns the pending requests that concern the caller.
+func (c *Client) Requests(ctx context.Context) ([]RequestView, error) {
+	var answer Requests
+	err := c.get(ctx, "/v1/requests", &answer)
+	return answer.Requests, err
+}
+
+// AllRequests returns the requests that concern the caller, terminal ones that brokers still hold included.
+func (c *Client) AllRequests(ctx context.Context) ([]RequestView, error) {
+	var answer Requests
+	err := c.get(ctx, "/v1/requests?all=true", &answer)
+	return answer.Requests, err
+}
+
+// Request returns one request by any unambiguous prefix of its id or of its grant's.
+func (c *Client) Request(ctx context.Context, id string) (RequestView, error) {
+	var answer RequestView
+	err := c.get(ctx, "/v1/requests/"+url.PathEscape(id), &answer)
+	return answer, err
+}
+
+// Grants returns the waiting and active grants that concern the caller.
+func (c *Client) Grants(ctx context.Context) ([]GrantView, error) {
+	var answer Grants
+	err := c.get(ctx, "/v1/grants", &answer)
+	return answer.Grants, err
+}
+
+// AllGrants returns the grants that concern the caller, over ones that brokers still hold included.
+func (c *Client) AllGrants(ctx context.Context) ([]GrantView, error) {
+	var answer Grants
+	err := c.get(ctx, "/v1/grants?all=true", &answer)
+	return answer.Grants, err
+}
+
+// Grant returns one grant by any unambiguous prefix of its id or of its request's, with certificates for its holder.
+func (c *Client) Grant(ctx context.Context, id string) (GrantView, error) {
+	var answer GrantView
+	err := c.get(ctx, "/v1/grants/"+url.PathEscape(id), &answer)
+	return answer, err
+}
+
+// Inbox returns the requests that the caller can decide now.
+func (c *Client) Inbox(ctx context.Context) ([]RequestView, error) {
+	var answer Requests
+	err := c.get(ctx, "/v1/inbox", &answer)
+	return answer.Requests, err
+}
+
+// Hosts returns the enrolled hosts.
+func (c *Client) Hosts(ctx context.Context) ([]HostView, error) {
+	var answer Hosts
+	err := c.get(ctx, "/v1/hosts", &answer)
+	return answer.Hosts, err
+}
+
+// Health asks each broker in turn and returns nil when one is ready.
+func (c *Client) Health(ctx context.Context) error {
+	var answer Health
+	if err := c.get(ctx, "/healthz", &answer); err != nil {
+		return err
+	}
+	if !answer.Ready {
+		return &broker.Error{Kind: broker.Unavailable, Msg: "the broker is not ready", Hint: "try again in a moment"}
+	}
+	return nil
+}
+
+// unreachable is the error when no broker gave an answer.
+func (c *Client) unreachable(causes []error) error {
+	return &broker.Error{
+		Kind: broker.Unavailable,
+		Msg:  fmt.Sprintf("no broker answered (%d tried)", len(causes)),
+		Hint: "check the network, or set PIM_SSH_BROKER=HOST:PORT",
+		Err:  errors.Join(causes...),
+	}
+}

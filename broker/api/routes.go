@@ -1,0 +1,91 @@
+package api
+
+import "net/http"
+
+// Who says what must be known of the caller before a route's handler runs.
+type Who int
+
+// The closed set of callers. The zero value lets nobody in.
+const (
+	Nobody       Who = iota
+	Anyone           // nothing is known; what is served is signed by others, or proves its own author
+	Person           // a person of the current policy, by a read proof
+	Concerned        // a person, who sees only what concerns them
+	PersonOrHost     // a person by a read proof, or an enrolled host by its TLS key
+)
+
+// String returns the word for the caller.
+func (w Who) String() string {
+	switch w {
+	case Anyone:
+		return "anyone"
+	case Person:
+		return "person"
+	case Concerned:
+		return "person concerned"
+	case PersonOrHost:
+		return "person or host"
+	default:
+		return "nobody"
+	}
+}
+
+// RouteName names a route; package edge binds its handlers to these.
+type RouteName string
+
+// The closed set of routes.
+const (
+	RoutePolicy     RouteName = "policy"
+	RouteStatements RouteName = "statements"
+	RouteWhoami     RouteName = "whoami"
+	RouteRoles      RouteName = "roles"
+	RouteRequests   RouteName = "requests"
+	RouteRequest    RouteName = "request"
+	RouteGrants     RouteName = "grants"
+	RouteGrant      RouteName = "grant"
+	RouteInbox      RouteName = "inbox"
+	RouteHosts      RouteName = "hosts"
+	RouteWatch      RouteName = "watch"
+	RouteHealth     RouteName = "health"
+)
+
+// Route is one way into a broker.
+type Route struct {
+	Name    RouteName
+	Method  string
+	Path    string   // a net/http.ServeMux pattern without the method
+	Query   []string // the parameters it takes, each at most once; any other is refused
+	Who     Who
+	MaxBody int64 // bytes; 0 means a body is refused
+	Doc     string
+}
+
+// MaxStatementBody is the largest body of POST /v1/statements in bytes: one proof of the largest payload.
+const MaxStatementBody = 96 << 10
+
+// Routes returns the one table of routes. What is not in it does not exist.
+func Routes() []Route {
+	return []Route{
+		{RoutePolicy, http.MethodGet, "/v1/policy", []string{"after"}, Anyone, 0, "the signed policy chain, revisions greater than after"},
+		{RouteStatements, http.MethodPost, "/v1/statements", nil, Anyone, MaxStatementBody, "files one signed statement; the proof says who speaks"},
+		{RouteWhoami, http.MethodGet, "/v1/whoami", nil, Person, 0, "who the caller is in the current policy"},
+		{RouteRoles, http.MethodGet, "/v1/roles", nil, Person, 0, "the roles, what they reach, and who approves them"},
+		{RouteRequests, http.MethodGet, "/v1/requests", []string{"all"}, Concerned, 0, "requests the caller made or may decide; all=true also ended ones"},
+		{RouteRequest, http.MethodGet, "/v1/requests/{id}", nil, Concerned, 0, "one request, by any unambiguous prefix of its id"},
+		{RouteGrants, http.MethodGet, "/v1/grants", []string{"all"}, Concerned, 0, "grants that concern the caller; all=true also ended ones"},
+		{RouteGrant, http.MethodGet, "/v1/grants/{id}", nil, Concerned, 0, "one grant; for its holder with certificates"},
+		{RouteInbox, http.MethodGet, "/v1/inbox", nil, Concerned, 0, "requests the caller can decide now"},
+		{RouteHosts, http.MethodGet, "/v1/hosts", nil, Person, 0, "the enrolled hosts with their enrolment proofs"},
+		{RouteWatch, http.MethodGet, "/v1/watch", []string{"after"}, PersonOrHost, 0, "a stream of frames after an index"},
+		{RouteHealth, http.MethodGet, "/healthz", nil, Anyone, 0, "whether this broker can answer"},
+	}
+}
+
+// Headers that carry a read's proof: base64 of a JSON proof.
+const (
+	HeaderProof   = "PIM-Proof"   // a read statement, signed by the person's key or the session's
+	HeaderSession = "PIM-Session" // the session statement whose key signed the read, when one did
+)
+
+// MaxHeaderProof is the largest decoded header proof in bytes.
+const MaxHeaderProof = 12 << 10

@@ -1,0 +1,154 @@
+package api
+
+import (
+	"pim-ssh/broker"
+	"pim-ssh/broker/policy"
+	"pim-ssh/broker/statement"
+)
+
+// Policies answers GET /v1/policy: revisions in order.
+type Policies struct {
+	Policies []statement.Proof `json:"policies"`
+}
+
+// Answer answers POST /v1/statements: the log index the statement became, and what it made or touched.
+type Answer struct {
+	Index   uint64           `json:"index"`
+	Request broker.RequestID `json:"request,omitzero"`
+	Grant   *broker.GrantID  `json:"grant"` // null when there is none
+}
+
+// Problem is the body of every answer that is not a 2xx.
+type Problem struct {
+	Kind    string `json:"kind"` // a broker.Kind's word
+	Message string `json:"message"`
+	Hint    string `json:"hint"`
+}
+
+// Whoami answers GET /v1/whoami.
+type Whoami struct {
+	Person     statement.Person     `json:"person"`
+	Account    statement.Account    `json:"account"`
+	Deployment statement.Hash       `json:"deployment"`
+	Policy     statement.PolicyRef  `json:"policy"`
+	Eligible   []statement.RoleName `json:"eligible"` // sorted
+	Steward    bool                 `json:"steward"`
+	Operator   bool                 `json:"operator"`
+	Auditor    bool                 `json:"auditor"`
+	Keys       []statement.Key      `json:"keys"`
+}
+
+// Roles answers GET /v1/roles, sorted by name.
+type Roles struct {
+	Roles []RoleView `json:"roles"`
+}
+
+// RoleView is one role as the caller sees it.
+type RoleView struct {
+	Role      statement.RoleName   `json:"role"`
+	Hosts     []statement.HostName `json:"hosts"` // enrolled hosts it selects, sorted
+	Accounts  []statement.Account  `json:"accounts"`
+	Sudo      []policy.SudoRule    `json:"sudo"`
+	Longest   statement.Seconds    `json:"longest"`
+	Default   statement.Seconds    `json:"default"`
+	Approvals int                  `json:"approvals"` // 0: none needed
+	Approvers []statement.Person   `json:"approvers"` // without the caller, who never approves an own request
+	Eligible  bool                 `json:"eligible"`  // may the caller ask
+}
+
+// State is where a request stands.
+type State string
+
+// The closed set of request states; all but Pending are terminal.
+const (
+	Pending   State = "pending"
+	Approved  State = "approved"
+	Denied    State = "denied"
+	Withdrawn State = "withdrawn"
+	Expired   State = "expired"
+)
+
+// Requests answers GET /v1/requests and /v1/inbox, newest first.
+type Requests struct {
+	Requests []RequestView `json:"requests"`
+}
+
+// RequestView is one request. Dossier is the signed truth; the other fields are the broker's reading of it.
+type RequestView struct {
+	ID        broker.RequestID     `json:"id"`
+	Role      statement.RoleName   `json:"role"`
+	Scope     []statement.HostName `json:"scope"`
+	Person    statement.Person     `json:"person"`
+	State     State                `json:"state"`
+	Reason    string               `json:"reason"`
+	Ticket    string               `json:"ticket,omitzero"`
+	Duration  statement.Seconds    `json:"duration"`
+	FiledAt   statement.Time       `json:"filed_at"`
+	ExpiresAt statement.Time       `json:"expires_at"`
+	Needs     []Need               `json:"needs"` // empty when nothing is missing
+	Decisions []DecisionView       `json:"decisions"`
+	Grant     *broker.GrantID      `json:"grant"` // null until approved
+	Dossier   broker.Dossier       `json:"dossier"`
+}
+
+// Need is a missing part of the quorum: Count more of From.
+type Need struct {
+	From  []statement.Person `json:"from"`
+	Count int                `json:"count"`
+}
+
+// DecisionView is one decision that was filed.
+type DecisionView struct {
+	Person  statement.Person  `json:"person"`
+	Verdict statement.Verdict `json:"verdict"`
+	Reason  string            `json:"reason,omitzero"`
+	At      statement.Time    `json:"at"` // the decision's own created
+}
+
+// Grants answers GET /v1/grants, newest first.
+type Grants struct {
+	Grants []GrantView `json:"grants"`
+}
+
+// GrantView is one grant. Dossier is the signed truth; the other fields are the broker's reading of it.
+type GrantView struct {
+	ID           broker.GrantID       `json:"id"`
+	Request      broker.RequestID     `json:"request"`
+	Person       statement.Person     `json:"person"`
+	Role         statement.RoleName   `json:"role"`
+	Hosts        []statement.HostName `json:"hosts"`
+	Accounts     []statement.Account  `json:"accounts"`
+	From         statement.Time       `json:"from"`
+	Until        statement.Time       `json:"until"`
+	Phase        broker.Phase         `json:"phase"`
+	EndedBy      statement.Person     `json:"ended_by,omitzero"`     // who returned or revoked it, when a person did
+	Certificates []CertificateView    `json:"certificates,omitzero"` // for the holder of a live grant only
+	Dossier      broker.Dossier       `json:"dossier"`
+}
+
+// CertificateView is one certificate, signed on this read; Serial is the index of the event that allowed it.
+type CertificateView struct {
+	Key         statement.Key `json:"key"`
+	Serial      uint64        `json:"serial"`
+	Certificate string        `json:"certificate"` // one authorized_keys line
+}
+
+// Hosts answers GET /v1/hosts, sorted by name.
+type Hosts struct {
+	Hosts []HostView `json:"hosts"`
+}
+
+// HostView is one enrolled host. Enrolment is the signed truth: it holds the operator's token and the host's keys.
+type HostView struct {
+	Name       statement.HostName `json:"name"`
+	Labels     map[string]string  `json:"labels"`
+	Addresses  []string           `json:"addresses"`
+	Enrolment  statement.Proof    `json:"enrolment"`
+	EnrolledAt statement.Time     `json:"enrolled_at"`
+	LastSeen   statement.Time     `json:"last_seen,omitzero"` // the last report or open watch this broker knows of
+}
+
+// Health answers GET /healthz.
+type Health struct {
+	Ready bool `json:"ready"` // it leads, or knows who does
+}
