@@ -1,7 +1,6 @@
 package policy
 
 import (
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"slices"
@@ -28,7 +27,7 @@ type Fork struct {
 
 // Error names the revision and both hashes.
 func (f *Fork) Error() string {
-	return fmt.Sprintf("policy revision %d: %v: %x and %x; stop and ask the stewards", f.Revision, ErrFork, f.Known.Hash(), f.Other.Hash())
+	return fmt.Sprintf("policy revision %d: %v: %s and %s; stop and ask the stewards", f.Revision, ErrFork, f.Known.Hash(), f.Other.Hash())
 }
 
 // Is makes errors.Is(err, ErrFork) true.
@@ -115,7 +114,7 @@ func (c Chain) follows(doc *Document, signers []statement.Signer, p statement.Pr
 		return fmt.Errorf("it is another deployment's first: %w", ErrForeign)
 	}
 	before := c.links[doc.Revision-2]
-	if doc.Previous != hex.EncodeToString(before.hash[:]) {
+	if doc.Previous != before.hash.String() {
 		return fmt.Errorf("names another revision %d: %w", doc.Revision-1, ErrForeign)
 	}
 	if err := before.doc.signed(signers); err != nil {
@@ -205,8 +204,7 @@ func (c Chain) Next(doc Document, expires statement.Time) Document {
 	doc.V, doc.Kind, doc.Expires = statement.Version, statement.KindPolicy, expires
 	doc.Revision, doc.Previous = uint64(len(c.links))+1, ""
 	if len(c.links) > 0 {
-		hash := c.links[len(c.links)-1].hash
-		doc.Previous = hex.EncodeToString(hash[:])
+		doc.Previous = c.links[len(c.links)-1].hash.String()
 	}
 	return doc
 }

@@ -16,7 +16,6 @@ const MaxWindow statement.Seconds = 7 * 24 * 3600
 var (
 	nameGrammar    = regexp.MustCompile(`^[a-z][a-z0-9-]{0,62}$`)
 	addressGrammar = regexp.MustCompile(`^([A-Za-z0-9]([A-Za-z0-9.-]{0,251}[A-Za-z0-9])?|\[[0-9a-f:.]{2,45}\]):[1-9][0-9]{0,4}$`)
-	labelGrammar   = regexp.MustCompile(`^[a-z0-9]([a-z0-9_.-]{0,61}[a-z0-9])?$`)
 )
 
 // reserved accounts belong to the machine itself. Nobody's own account is one of them.
@@ -70,8 +69,8 @@ func (c *checker) head() {
 	if d.Revision == 0 {
 		c.say(at("revision"), "starts at 1")
 	}
-	if d.Expires <= 0 {
-		c.say(at("expires"), "is missing")
+	if _, err := statement.ParseTime(d.Expires.String()); err != nil {
+		c.say(at("expires"), "is not given: %v", err)
 	}
 	if d.Revision <= 1 && d.Previous != "" {
 		c.say(at("previous"), "must be empty in the first revision")
@@ -198,9 +197,21 @@ func (c *checker) known(path []string, people []statement.Person) {
 	set(c, path, people)
 	for _, person := range people {
 		if _, known := c.doc.People[person]; !known {
-			c.say(below(path, string(person)), "nobody named %q stands under people", person)
+			c.say(below(path, string(person)), "nobody named %q stands under people%s", person, meant(string(person), c.doc.People))
 		}
 	}
+}
+
+// meant is the hint for a name that means nobody: "" or ": did you mean …".
+func meant[K ~string, V any](word string, among map[K]V) string {
+	var names []string
+	for name := range among {
+		names = append(names, string(name))
+	}
+	if name, found := Nearest(word, names); found {
+		return fmt.Sprintf(": did you mean %q?", name)
+	}
+	return ""
 }
 
 func at(path ...string) []string { return path }

@@ -1,8 +1,11 @@
 package policy
 
 import (
+	"cmp"
 	"maps"
 	"slices"
+
+	"golang.org/x/crypto/ssh"
 
 	"pim-ssh/broker/statement"
 )
@@ -36,7 +39,7 @@ func (c *checker) machineKey(path []string, key statement.Key, keys map[statemen
 		c.say(path, "%v", err)
 		return
 	}
-	if path[2] == "identity" && key.Public().Type() != "ssh-ed25519" {
+	if path[2] == "identity" && key.Type() != ssh.KeyAlgoED25519 {
 		c.say(path, "must be an ssh-ed25519 key, as TLS uses it")
 	}
 	if key.SecurityKey() {
@@ -87,12 +90,12 @@ func (c *checker) selector(path []string, s Selector) {
 			c.say(below(path, "names", string(host)), "%v", err)
 		}
 	}
+	if len(s.Labels) > statement.MaxLabels {
+		c.say(below(path, "labels"), "are %d: at most %d", len(s.Labels), statement.MaxLabels)
+	}
 	for _, label := range slices.Sorted(maps.Keys(s.Labels)) {
-		if !labelGrammar.MatchString(label) {
-			c.say(below(path, "labels", label), "label %q must be lower-case letters, digits and - _ .", label)
-		}
-		if !labelGrammar.MatchString(s.Labels[label]) {
-			c.say(below(path, "labels", label), "value %q must be lower-case letters, digits and - _ .", s.Labels[label])
+		if err := statement.CheckLabels(map[string]string{label: s.Labels[label]}); err != nil {
+			c.say(below(path, "labels", label), "%v", err)
 		}
 	}
 }
@@ -138,7 +141,8 @@ func (c *checker) names(path []string, names []Name) {
 		_, isGroup := c.doc.Groups[GroupName(name)]
 		_, isPerson := c.doc.People[statement.Person(name)]
 		if !isGroup && !isPerson {
-			c.say(below(path, string(name)), "%q is neither a group nor a person", name)
+			hint := cmp.Or(meant(string(name), c.doc.Groups), meant(string(name), c.doc.People))
+			c.say(below(path, string(name)), "%q is neither a group nor a person%s", name, hint)
 		}
 	}
 }

@@ -18,7 +18,7 @@ func Draft(doc Document) ([]byte, error) {
 	if doc.V == 0 && doc.Kind == "" {
 		doc.V, doc.Kind = statement.Version, statement.KindPolicy
 	}
-	doc = doc.sorted()
+	doc = doc.Sorted()
 	if err := doc.Check(); err != nil {
 		return nil, err
 	}
@@ -26,8 +26,8 @@ func Draft(doc Document) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	if len(payload) > statement.MaxPayload {
-		return nil, fmt.Errorf("policy is %d bytes long, more than the %d a statement may be", len(payload), statement.MaxPayload)
+	if len(payload) > statement.MaxPolicy {
+		return nil, fmt.Errorf("policy is %d bytes long, more than the %d it may be", len(payload), statement.MaxPolicy)
 	}
 	return payload, nil
 }
@@ -83,8 +83,8 @@ func firstDifference(a, b []byte) int {
 	return min(len(a), len(b))
 }
 
-// sorted returns a copy whose lists are sorted; the receiver shares nothing that is written to.
-func (d Document) sorted() Document {
+// Sorted returns the document with its lists sorted, as Check wants them; the receiver stays as it is.
+func (d Document) Sorted() Document {
 	d.People, d.Groups, d.Roles = maps.Clone(d.People), maps.Clone(d.Groups), maps.Clone(d.Roles)
 	for person, entry := range d.People {
 		entry.Keys = slices.Sorted(slices.Values(entry.Keys))
