@@ -1,0 +1,146 @@
+# up.sh: bring a lab up as a whole, and down.
+# shellcheck shell=bash
+. "$HERE/machine.sh"
+. "$HERE/tree.sh"
+
+verb_up() {
+  local brokers=1 hosts=2 bare='' policy=$HERE/policy.yaml hybrid=''
+  while [ $# -gt 0 ]; do
+    case $1 in
+      --brokers) brokers=${2:?}; shift 2 ;;
+      --hosts) hosts=${2:?}; shift 2 ;;
+      --policy) policy=$(readlink -f "${2:?}"); shift 2 ;;
+      --hybrid) hybrid=${2:?}; shift 2 ;;
+      --bare) bare=y; shift ;;
+      *) die "lab up: what is \"$1\"? lab help" 2 ;;
+    esac
+  done
+  [[ $brokers =~ ^[0-9]$ && $hosts =~ ^[0-9]{1,2}$ ]] || die "at most 9 brokers and 99 hosts" 2
+  need_programs
+  lock
+  if [ -e "$STATE/ready" ]; then
+    echo "lab $LAB is up already; another one: LAB=name $0 up; a fresh one: $0 down first" >&2
+    return
+  fi
+  trap 'wreck $?' EXIT
+  trap 'exit 130' INT
+  trap 'exit 143' TERM HUP
+  raze
+  stake
+  chmod 700 "$STATE"
+  name_machines "$brokers" "$hosts" >"$STATE/order"
+  plan "$bare" "$policy" "$hybrid"
+  build </dev/null 9>&- &
+  wait $! || exit 1
+  touch "$STATE/ready"
+  trap - EXIT INT TERM HUP
+  kill_cgroup up
+  echo "lab $LAB is up in ${SECONDS} s: $(machines | tr '\n' ' ')" >&2
+}
+
+need_programs() {
+  local program
+  for program in debootstrap systemd-nspawn ip ssh-keygen nsenter; do
+    command -v $program >/dev/null || die "$program is not installed: make deps"
+  done
+}
+
+lock() { # until this process ends
+  mkdir -p "$LAB_CACHE"
+  exec 9>"$LAB_CACHE/lab-$LAB.lock"
+  flock -w 300 9 || die "another lab up or down of $LAB has run for five minutes"
+}
+
+# stake: make the lab's places. A lab that goes down meanwhile may remove the empty directories above them: then once more.
+stake() {
+  local dir
+  for dir in "$STATE/machines" "${CGROUPS[@]/%/\/pim-lab\/$LAB}"; do
+    mkdir -p "$dir" || mkdir -p "$dir"
+  done
+}
+
+name_machines() { # BROKERS HOSTS
+  local i
+  for ((i = 1; i <= $1; i++)); do echo "b$i"; done
+  for ((i = 1; i <= $2; i++)); do
+    case $i in 1) echo db1 ;; 2) echo web1 ;; *) echo "h$i" ;; esac
+  done
+  echo desk
+}
+
+# plan BARE POLICY HYBRID: write down what the build will do
+plan() {
+  local machine
+  while read -r machine; do mkdir "$STATE/machines/$machine"; done < <(machines)
+  if [ -n "$3" ]; then
+    need_machine "$3"
+    touch "$STATE/machines/$3/hybrid"
+  fi
+  if [ -z "$1" ]; then
+    [ -r "$2" ] || die "no policy template $2"
+    cp "$2" "$STATE/policy.yaml"
+  fi
+}
+
+# build: everything that takes time, in the lab's cgroup, so that whatever interrupts `up` can end all of it
+build() {
+  trap - EXIT INT TERM HUP
+  join_cgroup up
+  ensure_tree
+  hold
+  within "$HERE/lab" _build lab
+  ! [ -e "$STATE/policy.yaml" ] || settle
+}
+
+# hold: start the holder
+hold() {
+  local pid
+  ( join_cgroup holder; exec setsid unshare --mount --net sleep infinity </dev/null >/dev/null 2>&1 ) &
+  pid=$!
+  until [ "$(readlink "/proc/$pid/exe")" = /usr/bin/sleep ]; do sleep 0.01; done
+  echo $pid >"$STATE/holder"
+}
+
+verb__build() { # lab | boot MACHINE: what must run in the holder's namespaces
+  local machine
+  case $1 in
+    boot) boot "$2"; await_boot "$2"; return ;;
+  esac
+  . "$HERE/furnish.sh"
+  mkdir "$DISKS"
+  mount -t tmpfs -o mode=755 lab "$DISKS"
+  TREE=$(<"$STATE/tree")
+  declare -A LAYERS=()
+  [ ! -e "$STATE/policy.yaml" ] || install_layers
+  make_network
+  make_people_keys
+  write_hosts >"$STATE/hosts"
+  while read -r machine; do furnish "$machine"; done < <(machines)
+  furnish_desk
+  while read -r machine; do boot "$machine"; done < <(machines)
+  # shellcheck disable=SC2046
+  await_boot $(machines)
+}
+
+verb_down() {
+  [ $# = 0 ] || die "lab down takes no argument" 2
+  kill_cgroup   # before the lock: an `up` under way ends here
+  lock
+  raze
+}
+
+# wreck CODE: an `up` that did not get there takes away what it made
+wreck() {
+  trap '' INT TERM HUP
+  { kill_cgroup; wait; } 2>/dev/null # the shell would report each job it loses
+  raze
+  echo "lab: $LAB is not up; nothing of it is left" >&2
+  exit "$1"
+}
+
+# raze: no process, no mount, no cgroup, no file of this lab is left
+raze() {
+  kill_cgroup
+  rm -rf "${STATE:?}"
+  rmdir /run/pim-lab "${CGROUPS[@]/%/\/pim-lab}" 2>/dev/null || true
+}
