@@ -152,8 +152,8 @@ func strongRSA(public ssh.PublicKey) error {
 	if n := key.N.BitLen(); n < minRSABits || n > maxRSABits {
 		return fmt.Errorf("%d bits: %s", n, keyHint)
 	}
-	if key.N.Bit(0) == 0 || key.E < 65537 || key.E%2 == 0 {
-		return errors.New("odd modulus and an odd exponent of at least 65537 wanted: " + keyHint)
+	if key.N.Sign() < 0 || key.N.Bit(0) == 0 || key.E < 65537 || key.E%2 == 0 {
+		return errors.New("an odd modulus and an odd exponent of at least 65537 wanted: " + keyHint)
 	}
 	return nil
 }
