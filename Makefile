@@ -1,0 +1,78 @@
+# pim-ssh. `make help` lists the targets; everything they need comes from Debian (make deps) and the Go module proxy.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+MULTIARCH := $(shell uname -m)-linux-gnu
+PACKAGES := debootstrap systemd-container iproute2 util-linux gcc libc6-dev libpam0g-dev sudo openssh-server openssh-client shellcheck git
+STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
+CC := gcc
+CFLAGS := -std=c11 -O2 -g -Wall -Wextra -Werror -Wshadow -Wconversion -Wcast-qual -Wstrict-prototypes -Wvla -fvisibility=hidden \
+  -D_FORTIFY_SOURCE=2 -fstack-protector-strong -fstack-clash-protection -Wl,-z,relro,-z,now,-z,noexecstack
+GO_BUILD := go build -trimpath -buildvcs=false
+RUN ?= .
+FUZZTIME ?= 30s
+SOAK ?= 10
+.PHONY: help deps build install-cli install-broker install-host check test lab-test demo fuzz bench soak clean
+
+help: ## this list
+	@sed -nE 's/^([a-z-]+):.*## (.*)/\1\t\2/p' Makefile | expand -t 16
+
+deps: ## install what is missing from Debian; silent and instant when nothing is; starts no service
+	@missing=$$(for p in $(PACKAGES); do [ "$$(dpkg-query -W -f='$${db:Status-Status}' $$p 2>/dev/null)" = installed ] || echo $$p; done)
+	[ -n "$$missing" ] || exit 0
+	[ $$EUID = 0 ] || { echo "make deps: as root: apt-get install" $$missing >&2; exit 1; }
+	if [ ! -e /usr/sbin/policy-rc.d ]; then
+	  trap 'rm -f /usr/sbin/policy-rc.d' EXIT
+	  printf '#!/bin/sh\nexit 101\n' >/usr/sbin/policy-rc.d && chmod 755 /usr/sbin/policy-rc.d
+	fi
+	export DEBIAN_FRONTEND=noninteractive
+	apt-get update -qq && apt-get install -y -qq --no-install-recommends $$missing >/dev/null
+
+build: build/pam_pim.so build/pim-principals ## everything we install, into build/
+	@CGO_ENABLED=0 $(GO_BUILD) -o build/ ./cmd/pim-ssh ./cmd/pim-brokerd
+	CGO_ENABLED=1 $(GO_BUILD) -o build/ ./cmd/pim-hostd
+
+build/pam_pim.so: pam/module/pam_pim.c pam/module/client.c pam/module/client.h Makefile
+	@mkdir -p build && $(CC) $(CFLAGS) -shared -fPIC -Wl,-z,defs -o $@ $(filter %.c,$^) -lpam
+build/pim-principals: pam/module/pim_principals.c pam/module/client.c pam/module/client.h Makefile
+	@mkdir -p build && $(CC) $(CFLAGS) -fPIE -pie -o $@ $(filter %.c,$^)
+
+install-cli: build ## pim-ssh, under DESTDIR
+	@install -D -t $(DESTDIR)/usr/bin build/pim-ssh
+
+install-broker: build ## pim-brokerd and its unit, under DESTDIR
+	@install -D -t $(DESTDIR)/usr/sbin build/pim-brokerd
+	install -D -m 644 -t $(DESTDIR)/usr/lib/systemd/system packaging/systemd/pim-brokerd.service
+
+install-host: build ## pim-hostd, the PAM module, the principals helper and all they need, under DESTDIR
+	@install -D -t $(DESTDIR)/usr/sbin build/pim-hostd
+	install -D -t $(DESTDIR)/usr/lib/pim-ssh build/pim-principals
+	install -D -m 644 -t $(DESTDIR)/usr/lib/$(MULTIARCH)/security build/pam_pim.so
+	install -D -m 644 -t $(DESTDIR)/usr/lib/systemd/system packaging/systemd/pim-hostd.{service,socket}
+	install -D -m 644 -t $(DESTDIR)/usr/lib/sysusers.d packaging/sysusers.d/pim-ssh-host.conf
+	install -D -m 644 -t $(DESTDIR)/usr/lib/tmpfiles.d packaging/tmpfiles.d/pim-ssh-host.conf
+	install -D -m 644 -t $(DESTDIR)/usr/share/pam-configs packaging/pam-configs/pim-ssh{,-inside}
+
+check: deps ## vet, staticcheck, layout and every test that needs no machines, the rules under the race detector too
+	@unformatted=$$(gofmt -l $(wildcard broker certs cluster cmd pam packaging)); [ -z "$$unformatted" ] || { echo "gofmt -w" $$unformatted >&2; exit 1; }
+	go vet ./... && go vet -tags lab ./packaging/... && shellcheck -x packaging/lab/lab packaging/lab/*.sh .ci/*
+	go run $(STATICCHECK) -tags lab ./...
+	.ci/gotest ./...
+	.ci/gotest -race ./broker/...
+
+test: check lab-test ## everything
+
+lab-test: deps ## the tests on real machines; RUN=TestName picks
+	@.ci/gotest -tags lab -count=1 -timeout 60m -run '$(RUN)' ./packaging/lab/...
+
+demo: deps ## the story, told on real machines
+	@packaging/lab/demo
+fuzz: deps ## every fuzz target for FUZZTIME (30s)
+	@for p in $$(go list ./...); do for f in $$(go test -list '^Fuzz' $$p | grep '^Fuzz' || true); do go test -run '^$$' -fuzz "^$$f\$$" -fuzztime $(FUZZTIME) $$p; done; done
+bench: deps ## every benchmark, those on real machines included
+	@go test -tags lab -timeout 60m -run '^$$' -bench . ./...
+soak: deps ## the tests on real machines, SOAK (10) times over
+	@for i in $$(seq $(SOAK)); do $(MAKE) -s lab-test; done
+clean: ## forget build/ and the cached Debian tree
+	@rm -rf build .cache
+.ONESHELL:
