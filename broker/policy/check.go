@@ -180,7 +180,7 @@ func (c *checker) stewards() {
 		c.say(at("stewards", "threshold"), "is %d, must be at least 1: nothing is valid unsigned", threshold)
 	}
 	if len(people) > 0 && threshold > len(people) {
-		c.say(at("stewards", "threshold"), "is %d, but there are only %d stewards: nobody could change the policy again", threshold, len(people))
+		c.say(at("stewards", "threshold"), "is %d of only %d: nobody could change the policy again", threshold, len(people))
 	}
 }
 

@@ -135,16 +135,19 @@ func (c *checker) sudo(path []string, rules []SudoRule) {
 }
 
 // names holds a list of groups and people to be a set of names that mean somebody.
-func (c *checker) names(path []string, names []Name) {
+func (c *checker) names(path []string, names []Name) bool {
 	set(c, path, names)
+	all := true
 	for _, name := range names {
 		_, isGroup := c.doc.Groups[GroupName(name)]
 		_, isPerson := c.doc.People[statement.Person(name)]
 		if !isGroup && !isPerson {
 			hint := cmp.Or(meant(string(name), c.doc.Groups), meant(string(name), c.doc.People))
 			c.say(below(path, string(name)), "%q is neither a group nor a person%s", name, hint)
+			all = false
 		}
 	}
+	return all
 }
 
 // approvals holds a quorum to be within reach of everybody who may ask, none of whom counts for themselves.
@@ -156,7 +159,9 @@ func (c *checker) approvals(path []string, role Role) {
 		}
 		return
 	}
-	c.names(below(path, "from"), need.From)
+	if !c.names(below(path, "from"), need.From) {
+		return
+	}
 	if need.Count < 1 {
 		c.say(below(path, "count"), "is %d, must be at least 1: write approvals: none if nobody needs to approve", need.Count)
 		return
@@ -168,7 +173,7 @@ func (c *checker) approvals(path []string, role Role) {
 	}
 	for _, asker := range c.doc.Members(role.Eligible) {
 		if slices.Contains(approvers, asker) && need.Count > len(approvers)-1 {
-			c.say(below(path, "count"), "is %d, but when %s asks only %d others can approve", need.Count, asker, len(approvers)-1)
+			c.say(below(path, "count"), "is %d, but when %s asks only %d of from can approve", need.Count, asker, len(approvers)-1)
 		}
 	}
 }

@@ -1,6 +1,10 @@
 package policy
 
-import "strings"
+import (
+	"strings"
+
+	"pim-ssh/broker/statement"
+)
 
 // Problem is one rule the document breaks. Path says where: field names, map keys, and for members of a list the member
 // itself (for a sudo rule the account it runs as).
@@ -9,8 +13,17 @@ type Problem struct {
 	Msg  string
 }
 
-// Error returns "roles.db-admin.longest: is longer than …".
-func (p Problem) Error() string { return strings.Join(p.Path, ".") + ": " + p.Msg }
+// Error returns "roles.db-admin.longest: must be …"; keys are named by fingerprint.
+func (p Problem) Error() string {
+	steps := make([]string, len(p.Path))
+	for i, step := range p.Path {
+		steps[i] = step
+		if key, err := statement.ParseKey(step); err == nil {
+			steps[i] = key.Fingerprint()
+		}
+	}
+	return strings.Join(steps, ".") + ": " + p.Msg
+}
 
 // Problems is every rule the document breaks, in document order with map keys sorted.
 type Problems []Problem

@@ -1,0 +1,108 @@
+package policyfile
+
+import (
+	"bytes"
+	"encoding/json"
+	"flag"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"pim-ssh/broker/policy"
+)
+
+var update = flag.Bool("update", false, "rewrite what the corpus expects; read the difference before committing it")
+
+// cases returns the corpus files matching a pattern.
+func cases(t *testing.T, pattern string) []string {
+	t.Helper()
+	files, err := filepath.Glob(pattern)
+	if err != nil || len(files) == 0 {
+		t.Fatalf("%s: %v", pattern, err)
+	}
+	return files
+}
+
+func content(t *testing.T, file string) []byte {
+	t.Helper()
+	text, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return text
+}
+
+func write(t *testing.T, file string, text []byte) {
+	t.Helper()
+	if err := os.WriteFile(file, text, 0o644); err != nil {
+		t.Fatal(err)
+	}
+}
+
+const wantMark = "# want: "
+
+// TestBadFilesSayWhatIsWrong reads one case a file. What it must say stands at the end, in comments, where it moves no line.
+func TestBadFilesSayWhatIsWrong(t *testing.T) {
+	files := cases(t, "testdata/bad/*.yaml")
+	if len(files) < 60 {
+		t.Errorf("only %d cases", len(files))
+	}
+	for _, file := range files {
+		t.Run(strings.TrimSuffix(filepath.Base(file), ".yaml"), func(t *testing.T) {
+			text := content(t, file)
+			doc, err := Read("policy.yaml", text)
+			if err == nil {
+				t.Fatal("was read without complaint")
+			}
+			if diff := cmp.Diff(policy.Document{}, doc); diff != "" {
+				t.Errorf("something was returned beside the error: %s", diff)
+			}
+			got := wantMark + strings.ReplaceAll(err.Error(), "\n", "\n"+wantMark) + "\n"
+			body, want := split(text)
+			if *update {
+				write(t, file, append(body, got...))
+			} else if diff := cmp.Diff(want, got); diff != "" {
+				t.Errorf("-want +got\n%s", diff)
+			}
+		})
+	}
+}
+
+// split parts a case from the errors it expects.
+func split(text []byte) ([]byte, string) {
+	at := bytes.Index(text, []byte(wantMark))
+	if at < 0 {
+		return text, ""
+	}
+	return text[:at], string(text[at:])
+}
+
+// TestGoodFilesCompile holds each file to the JSON it becomes.
+func TestGoodFilesCompile(t *testing.T) {
+	for _, file := range cases(t, "testdata/good/*.yaml") {
+		t.Run(strings.TrimSuffix(filepath.Base(file), ".yaml"), func(t *testing.T) {
+			parsed, err := Parse(filepath.Base(file), content(t, file))
+			if err != nil {
+				t.Fatal(err)
+			}
+			payload, err := policy.Draft(policy.Chain{}.Next(parsed.Document, 1_800_000_000))
+			if err != nil {
+				t.Fatal(err)
+			}
+			var indented bytes.Buffer
+			if err := json.Indent(&indented, append(payload, '\n'), "", "  "); err != nil {
+				t.Fatal(err)
+			}
+			golden := strings.TrimSuffix(file, ".yaml") + ".json"
+			if *update {
+				write(t, golden, indented.Bytes())
+			}
+			if diff := cmp.Diff(string(content(t, golden)), indented.String()); diff != "" {
+				t.Errorf("-want +got\n%s", diff)
+			}
+		})
+	}
+}

@@ -1,0 +1,110 @@
+package policyfile
+
+import (
+	"bytes"
+	"strings"
+	"unicode"
+	"unicode/utf8"
+
+	"github.com/goccy/go-yaml/token"
+
+	"pim-ssh/broker/statement"
+)
+
+// Caps that are checked before the parser, which recurses, sees anything.
+const (
+	maxFile   = statement.MaxPolicy
+	maxNested = 16  // brackets and braces inside each other
+	maxIndent = 100 // columns of a list entry in block style
+)
+
+// plain refuses bytes that look like something else than they are.
+func (r *reader) plain(text []byte) bool {
+	if len(text) > maxFile {
+		r.say(place{1, 1}, "%d bytes: at most %d", len(text), maxFile)
+		return false
+	}
+	for number, line := range bytes.Split(text, []byte("\n")) {
+		line = bytes.TrimSuffix(line, []byte("\r"))
+		if !utf8.Valid(line) {
+			r.say(place{number + 1, 1}, "not UTF-8")
+			continue
+		}
+		if at := bytes.IndexFunc(line, invisible); at >= 0 {
+			odd, _ := utf8.DecodeRune(line[at:])
+			r.say(place{number + 1, utf8.RuneCount(line[:at]) + 1}, "%U is a tab, a control or an invisible character: use spaces and visible text", odd)
+		}
+	}
+	return len(r.found) == 0
+}
+
+// invisible covers controls, and the format characters with which text reads differently from what it says.
+func invisible(c rune) bool {
+	return unicode.In(c, unicode.Cc, unicode.Cf, unicode.Zl, unicode.Zp)
+}
+
+// refused are the tokens that have no place in a policy, with what to write instead.
+var refused = map[token.Type]string{
+	token.AnchorType:     "anchors (&) are refused: write the value out",
+	token.AliasType:      "aliases (*) are refused: write the value out",
+	token.TagType:        "tags (!) are refused: every key has one kind of value",
+	token.MergeKeyType:   "merging (<<) is refused: write the keys out",
+	token.DirectiveType:  "directives (%) are refused",
+	token.MappingKeyType: "complex keys (?) are refused",
+	token.LiteralType:    "block text (|) is refused: write it on one line",
+	token.FoldedType:     "folded text (>) is refused: write it on one line",
+}
+
+// scan refuses YAML beyond mappings, lists and one-line scalars before it is parsed; nothing is ever expanded.
+func (r *reader) scan(tokens token.Tokens) bool {
+	nested, headers := 0, 0
+	for i, t := range tokens {
+		p := place{t.Position.Line, t.Position.Column}
+		switch t.Type {
+		case token.MappingStartType, token.SequenceStartType:
+			nested++
+		case token.MappingEndType, token.SequenceEndType:
+			nested--
+		case token.DocumentHeaderType:
+			headers++
+			if headers > 1 || !onlyComments(tokens[:i]) {
+				r.say(p, "a second document is refused: one file, one policy")
+			}
+		case token.DocumentEndType:
+			r.say(p, "the end of a document (...) is refused: one file, one policy")
+		case token.InvalidType:
+			r.say(p, "not YAML: %s", t.Error)
+		case token.SequenceEntryType:
+			if t.Position.Column > maxIndent {
+				r.say(p, "nested too deep")
+				return false
+			}
+		case token.StringType, token.SingleQuoteType, token.DoubleQuoteType:
+			if strings.Contains(strings.TrimSpace(t.Origin), "\n") && !afterBlock(tokens, i) {
+				r.say(p, "text over several lines is refused: write it on one line")
+			}
+		}
+		if why, is := refused[t.Type]; is {
+			r.say(p, "%s", why)
+		}
+		if nested > maxNested {
+			r.say(p, "nested too deep")
+			return false
+		}
+	}
+	return len(r.found) == 0
+}
+
+func onlyComments(tokens token.Tokens) bool {
+	for _, t := range tokens {
+		if t.Type != token.CommentType {
+			return false
+		}
+	}
+	return true
+}
+
+// afterBlock reports whether the text belongs to a | or >, which is refused already.
+func afterBlock(tokens token.Tokens, i int) bool {
+	return i > 0 && (tokens[i-1].Type == token.LiteralType || tokens[i-1].Type == token.FoldedType)
+}
