@@ -1,0 +1,141 @@
+package agent
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// process names one process for ever: a pid alone is reused.
+type process struct {
+	PID   int    `json:"pid"`
+	Start uint64 `json:"start"` // clock ticks after boot, /proc/PID/stat field 22
+}
+
+// peer is who asks, as the kernel says it. What the question says about its caller is never believed over this.
+type peer struct {
+	process
+	effective uint32 // SO_PEERCRED: 0 for everything setuid (F22)
+	real      uint32 // the uid that started the setuid program
+	pidfd     int
+}
+
+// peerOf asks the kernel about the other end of a connection. The caller closes the peer.
+func peerOf(conn *net.UnixConn) (*peer, error) {
+	raw, err := conn.SyscallConn()
+	if err != nil {
+		return nil, fmt.Errorf("peer: %w", err)
+	}
+	var p *peer
+	var inner error
+	if err := raw.Control(func(fd uintptr) { p, inner = peerOfSocket(int(fd)) }); err != nil {
+		return nil, fmt.Errorf("peer: %w", err)
+	}
+	if inner != nil {
+		return nil, fmt.Errorf("peer: %w", inner)
+	}
+	return p, nil
+}
+
+func peerOfSocket(fd int) (*peer, error) {
+	cred, err := unix.GetsockoptUcred(fd, unix.SOL_SOCKET, unix.SO_PEERCRED)
+	if err != nil {
+		return nil, err
+	}
+	if cred.Pid <= 0 {
+		return nil, errors.New("no pid: the caller lives in another pid namespace")
+	}
+	pidfd, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_PEERPIDFD)
+	if err != nil { // Linux before 6.5
+		pidfd, err = unix.PidfdOpen(int(cred.Pid), 0)
+	}
+	if err != nil {
+		return nil, err
+	}
+	unix.CloseOnExec(pidfd)
+	p := &peer{process: process{PID: int(cred.Pid)}, effective: cred.Uid, pidfd: pidfd}
+	if err := p.read(); err != nil {
+		p.close()
+		return nil, err
+	}
+	return p, nil
+}
+
+// read takes real uid and start time from /proc, and makes sure that they are of the process the pidfd holds.
+func (p *peer) read() error {
+	real, err := realUID(p.PID)
+	if err != nil {
+		return err
+	}
+	start, err := startTime(p.PID)
+	if err != nil {
+		return err
+	}
+	p.real, p.Start = real, start
+	return p.alive()
+}
+
+// alive reports whether the process that connected is still that pid.
+func (p *peer) alive() error {
+	if err := unix.PidfdSendSignal(p.pidfd, 0, nil, 0); err != nil {
+		return fmt.Errorf("process %d is gone: %w", p.PID, err)
+	}
+	return nil
+}
+
+// still checks, after everything else was decided, that the process is the one that asked.
+func (p *peer) still() error {
+	start, err := startTime(p.PID)
+	if err != nil {
+		return err
+	}
+	if start != p.Start {
+		return fmt.Errorf("pid %d was reused", p.PID)
+	}
+	return p.alive()
+}
+
+func (p *peer) close() { unix.Close(p.pidfd) }
+
+// realUID reads the first number after "Uid:" in /proc/PID/status.
+func realUID(pid int) (uint32, error) {
+	data, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/status")
+	if err != nil {
+		return 0, err
+	}
+	for line := range bytes.Lines(data) {
+		fields := strings.Fields(string(line))
+		if len(fields) == 5 && fields[0] == "Uid:" {
+			uid, err := strconv.ParseUint(fields[1], 10, 32)
+			return uint32(uid), err
+		}
+	}
+	return 0, fmt.Errorf("process %d: no Uid in its status", pid)
+}
+
+// startTime reads field 22 of /proc/PID/stat, counted from behind the last ')': a process chooses its own name.
+func startTime(pid int) (uint64, error) {
+	data, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
+	if err != nil {
+		return 0, err
+	}
+	end := bytes.LastIndexByte(data, ')')
+	fields := strings.Fields(string(data[end+1:]))
+	const startField = 22 - 3 // the state, field 3, stands first behind the name
+	if end < 0 || len(fields) <= startField {
+		return 0, fmt.Errorf("process %d: its stat is cut short", pid)
+	}
+	return strconv.ParseUint(fields[startField], 10, 64)
+}
+
+// lives reports whether a recorded process still lives.
+func (p process) lives() bool {
+	start, err := startTime(p.PID)
+	return err == nil && start == p.Start
+}
