@@ -1,0 +1,122 @@
+package broker
+
+import (
+	"fmt"
+
+	"github.com/go-json-experiment/json"
+
+	"pim-ssh/broker/statement"
+)
+
+// Rules is the version of the rules in this package. A command made under another one stops the broker: applying it
+// might make this broker differ from its peers.
+const Rules = 1
+
+// CommandVersion is the only command encoding this code understands.
+const CommandVersion = 1
+
+// CommandKind says what is proposed.
+type CommandKind string
+
+// The closed set of command kinds.
+const (
+	FileRequest      CommandKind = "FileRequest"
+	FileDecision     CommandKind = "FileDecision"
+	EndAccess        CommandKind = "EndAccess"
+	IssueCertificate CommandKind = "IssueCertificate"
+	AdoptPolicy      CommandKind = "AdoptPolicy"
+	EnrolHost        CommandKind = "EnrolHost"
+	ReportHost       CommandKind = "ReportHost"
+	Tick             CommandKind = "Tick"
+)
+
+// Command is one proposal to the cluster. The leader stamps At and adds nothing else of its own: everything meant
+// stands in the proof.
+type Command struct {
+	V     int             `json:"v"`
+	At    statement.Time  `json:"at"` // the leader's clock
+	Kind  CommandKind     `json:"kind"`
+	Rules int             `json:"rules"`
+	Proof statement.Proof `json:"proof,omitzero"` // of every kind but Tick
+	State *StateAt        `json:"state,omitzero"` // of Tick only, and optional there
+}
+
+// StateAt is the leader's state digest once it had applied every event below Index. A broker at the same index with
+// another digest has diverged and stops.
+type StateAt struct {
+	Index  uint64         `json:"index"`
+	Digest statement.Hash `json:"digest"`
+}
+
+// CommandFor opens a proof and returns the command it asks for. Bytes that are no well-formed, well-signed statement,
+// and kinds that nobody files (session, read, host-token), are Invalid. A policy is only decided by Decide.
+func CommandFor(p statement.Proof, at statement.Time) (Command, error) {
+	var head struct {
+		Kind statement.Kind `json:"kind"`
+	}
+	if err := json.Unmarshal(p.Payload, &head); err != nil {
+		return Command{}, Refuse(Invalid, "", "statement: %w", err)
+	}
+	c := Command{V: CommandVersion, At: at, Rules: Rules, Proof: p}
+	if head.Kind == statement.KindPolicy {
+		c.Kind = AdoptPolicy
+		return c, nil
+	}
+	o, err := statement.Open(p)
+	if err != nil {
+		return Command{}, Refuse(Invalid, "", "%w", err)
+	}
+	c.Kind, err = commandKind(o.Body)
+	return c, err
+}
+
+// TickAt returns the command that records what time alone has ended. state may be nil.
+func TickAt(at statement.Time, state *StateAt) Command {
+	return Command{V: CommandVersion, At: at, Kind: Tick, Rules: Rules, State: state}
+}
+
+func commandKind(b statement.Body) (CommandKind, error) {
+	switch b.(type) {
+	case statement.Request:
+		return FileRequest, nil
+	case statement.Decision:
+		return FileDecision, nil
+	case statement.End:
+		return EndAccess, nil
+	case statement.Certificate:
+		return IssueCertificate, nil
+	case statement.Enrolment:
+		return EnrolHost, nil
+	case statement.Report:
+		return ReportHost, nil
+	default:
+		return "", Refuse(Invalid, "", "a %s statement is nothing to file", b.Header().Kind)
+	}
+}
+
+// EncodeCommand returns the command's one spelling.
+func EncodeCommand(c Command) ([]byte, error) {
+	data, err := json.Marshal(c, json.Deterministic(true))
+	if err != nil {
+		return nil, fmt.Errorf("command %s: %w", c.Kind, err)
+	}
+	return data, nil
+}
+
+// DecodeCommand reads a command strictly. An encoding of another version is ErrUnknownVersion, for which MustStop holds.
+func DecodeCommand(data []byte) (Command, error) {
+	var head struct {
+		V int `json:"v"`
+	}
+	if err := json.Unmarshal(data, &head); err != nil {
+		return Command{}, fmt.Errorf("command: %w", err)
+	}
+	if head.V != CommandVersion {
+		return Command{}, fmt.Errorf("command version %d: %w", head.V, ErrUnknownVersion)
+	}
+	var c Command
+	if err := statement.DecodeStrict(data, &c); err != nil {
+		return Command{}, fmt.Errorf("command: %w", err)
+	}
+	return c, nil
+}

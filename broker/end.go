@@ -1,0 +1,85 @@
+package broker
+
+import (
+	"slices"
+
+	"pim-ssh/broker/policy"
+	"pim-ssh/broker/statement"
+)
+
+// maxCertificates is how many certificate statements one grant takes.
+const maxCertificates = 32
+
+// endAccess decides who may take access away: the asker a pending request, the holder a grant, others by mayRevoke.
+func (t *turn) endAccess(e statement.End, p statement.Proof) error {
+	if e.How == statement.Withdraw {
+		return t.withdraw(e, p)
+	}
+	r, err := t.liveGrant(GrantID(e.Grant))
+	if err != nil {
+		return err
+	}
+	if e.How == statement.Return {
+		if e.Person != r.Body.Person {
+			return Refuse(Denied, "pim-ssh revoke "+e.Grant, "only %s may return %s", r.Body.Person, e.Grant)
+		}
+		t.add(&GrantReturned{Grant: r.Grant.ID, Person: e.Person, Proof: p})
+		return nil
+	}
+	if !mayRevoke(t.chain.Current(), e.Person, r.Body.Role) {
+		return Refuse(Denied, "ask an operator or an approver of "+string(r.Body.Role), "%s may not revoke %s", e.Person, e.Grant)
+	}
+	t.add(&GrantRevoked{Grant: r.Grant.ID, Person: e.Person, Why: e.Reason, Proof: &p})
+	return nil
+}
+
+func (t *turn) withdraw(e statement.End, p statement.Proof) error {
+	r, err := t.pendingRequest(RequestID(e.Request))
+	if err != nil {
+		return err
+	}
+	if e.Person != r.Body.Person {
+		return Refuse(Denied, "pim-ssh deny "+e.Request, "only %s may withdraw %s", r.Body.Person, e.Request)
+	}
+	t.add(&RequestWithdrawn{Request: r.ID, Person: e.Person, Proof: p})
+	return nil
+}
+
+// mayRevoke: operators, stewards, and the role's approvers of today.
+func mayRevoke(doc *policy.Document, person statement.Person, role statement.RoleName) bool {
+	return doc.Operator(person) || doc.Steward(person) || slices.Contains(doc.Approvers(role), person)
+}
+
+// issueCertificate decides whether one more key of the holder may be certified.
+func (t *turn) issueCertificate(c statement.Certificate, p statement.Proof) error {
+	r, err := t.liveGrant(GrantID(c.Grant))
+	if err != nil {
+		return err
+	}
+	if len(r.Dossier.Certificates) >= maxCertificates {
+		return Refuse(Denied, "pim-ssh return "+c.Grant, "%s has %d certificates already", c.Grant, maxCertificates)
+	}
+	d := r.Dossier
+	d.Certificates = append(slices.Clip(d.Certificates), p)
+	if _, err := Prove(t.chain, d); err != nil {
+		return err
+	}
+	t.add(&CertificateIssued{Grant: r.Grant.ID, Key: c.Key, Proof: &p})
+	return nil
+}
+
+// liveGrant finds a grant that was not ended and whose window is not over.
+func (t *turn) liveGrant(id GrantID) (*Request, error) {
+	r, filed := t.s.requests[id.Stem()]
+	if !filed || r.Grant == nil {
+		return nil, Refuse(Missing, "pim-ssh status", "no grant %s", id)
+	}
+	switch phase := r.Grant.Phase(t.now); phase {
+	case PhaseWaiting, PhaseActive:
+		return r, nil
+	case PhaseLapsed:
+		return nil, Refuse(Expired, "pim-ssh request "+string(r.Body.Role), "%s lapsed at %s", id, r.Grant.Until)
+	default:
+		return nil, Refuse(Conflict, "pim-ssh status "+string(id), "%s was %s before", id, phase)
+	}
+}

@@ -1,0 +1,293 @@
+package broker
+
+import (
+	"slices"
+
+	"pim-ssh/broker/statement"
+)
+
+// Evolve applies one event. It cannot fail and is the only thing that changes a state: what Decide yields is applied in
+// order, and the same events give the same state everywhere.
+func Evolve(s *State, e Event) {
+	head := e.Head()
+	s.index = head.Index + 1
+	s.now = max(s.now, head.At)
+	s.apply(e)
+	if p, carries := carried(e); carries {
+		s.remember(p.Hash(), e)
+	}
+	if s.now > s.sweepAt {
+		s.sweep()
+	}
+}
+
+func (s *State) apply(e Event) {
+	switch e := e.(type) {
+	case *PolicyAdopted:
+		s.adopt(e)
+	case *PolicyForked:
+		s.forked = e.Revision
+	case *HostEnrolled:
+		s.enrol(e)
+	case *HostReported:
+		s.report(e)
+	case *RequestFiled:
+		s.file(e)
+	case *DecisionFiled:
+		s.change(e.Request.Stem(), func(r *Request) {
+			r.decided = append(slices.Clip(r.decided), e.Person)
+			r.Dossier.Decisions = append(slices.Clip(r.Dossier.Decisions), e.Proof)
+		})
+	case *RequestApproved:
+		s.settle(e.Request, StateApproved, "")
+	case *RequestDenied:
+		s.settle(e.Request, StateDenied, "")
+	case *RequestExpired:
+		s.settle(e.Request, StateExpired, "")
+	case *RequestWithdrawn:
+		s.settle(e.Request, StateWithdrawn, e.Person)
+	case *StatementRefused: // remembered, and nothing else
+	default:
+		s.applyGrant(e)
+	}
+}
+
+func (s *State) applyGrant(e Event) {
+	switch e := e.(type) {
+	case *GrantOpened:
+		s.settle(e.Grant.Stem.Request(), StateApproved, "")
+		s.change(e.Grant.Stem, func(r *Request) { r.Grant = &e.Grant })
+		if first, ok := s.seen[e.By]; ok {
+			first.Outcome.Grant = e.Grant.ID
+		}
+	case *GrantReturned:
+		s.end(e.Grant, EndedByReturn, e.Person)
+	case *GrantRevoked:
+		s.end(e.Grant, EndedByRevoke, e.Person)
+	case *GrantLapsed:
+		s.change(e.Grant.Stem(), s.close)
+	case *CertificateIssued:
+		s.certify(e)
+	}
+}
+
+// change replaces a request by a changed copy, so that copies handed to readers stay as they were.
+func (s *State) change(stem Stem, with func(*Request)) {
+	old, ok := s.requests[stem]
+	if !ok {
+		return
+	}
+	r := *old
+	with(&r)
+	s.requests[stem] = &r
+}
+
+// close marks that nothing more can happen to a request or its grant.
+func (s *State) close(r *Request) {
+	r.ClosedAt = s.now
+	delete(s.open, r.ID.Stem())
+	s.sweepAt = min(s.sweepAt, r.dropAt())
+}
+
+// settle takes a request out of pending.
+func (s *State) settle(id RequestID, state RequestState, by statement.Person) {
+	s.change(id.Stem(), func(r *Request) {
+		s.unlist(r)
+		r.State, r.EndedBy = state, by
+		if state == StateWithdrawn {
+			r.Dossier.Ended = &Ended{How: EndedByWithdraw, At: s.now}
+		}
+		if state != StateApproved {
+			s.close(r)
+		}
+	})
+}
+
+func (s *State) unlist(r *Request) {
+	left := slices.DeleteFunc(slices.Clone(s.pending[r.Body.Person]), func(stem Stem) bool { return stem == r.ID.Stem() })
+	if len(left) == 0 {
+		delete(s.pending, r.Body.Person)
+		return
+	}
+	s.pending[r.Body.Person] = left
+}
+
+func (s *State) end(id GrantID, how EndedHow, by statement.Person) {
+	s.change(id.Stem(), func(r *Request) {
+		ended := &Ended{How: how, At: s.now}
+		r.Dossier.Ended, r.EndedBy = ended, by
+		if r.Grant != nil {
+			g := *r.Grant
+			g.Ended = ended
+			r.Grant = &g
+		}
+		s.close(r)
+	})
+}
+
+func (s *State) certify(e *CertificateIssued) {
+	s.change(e.Grant.Stem(), func(r *Request) {
+		r.Issued = append(slices.Clip(r.Issued), Issued{Key: e.Key, Serial: e.Index})
+		if e.Proof == nil {
+			return
+		}
+		r.Dossier.Certificates = append(slices.Clip(r.Dossier.Certificates), *e.Proof)
+		s.refresh(r)
+	})
+}
+
+// refresh computes a live grant again from its dossier. Its end never moves away.
+func (s *State) refresh(r *Request) {
+	g, err := Prove(s.chain, r.Dossier)
+	if err != nil || r.Grant == nil {
+		return
+	}
+	g.Until = min(g.Until, r.Grant.Until)
+	r.Grant = &g
+}
+
+func (s *State) file(e *RequestFiled) {
+	r := &Request{ID: e.Request, Index: e.Index, FiledAt: e.At, State: StatePending, Dossier: Dossier{Request: e.Proof}}
+	s.requests[e.Request.Stem()] = r
+	s.list(r)
+}
+
+// list derives what is not encoded from a request that is.
+func (s *State) list(r *Request) {
+	r.Body = bodyOf[statement.Request](r.Dossier.Request)
+	r.decided = nil
+	for _, p := range r.Dossier.Decisions {
+		r.decided = append(r.decided, bodyOf[statement.Decision](p).Person)
+	}
+	if r.ClosedAt != 0 {
+		s.sweepAt = min(s.sweepAt, r.dropAt())
+		return
+	}
+	s.open[r.ID.Stem()] = true
+	if r.State == StatePending {
+		s.pending[r.Body.Person] = append(s.pending[r.Body.Person], r.ID.Stem())
+	}
+}
+
+func (s *State) adopt(e *PolicyAdopted) {
+	next, err := advance(s.chain, e.Proof)
+	if err != nil {
+		return // not a policy that Decide adopted: the old one stays in force
+	}
+	s.chain, s.forked = next, 0
+	s.adopted = append(s.adopted, e.Index)
+	for stem := range s.open {
+		if s.requests[stem].live(s.now) {
+			s.change(stem, s.refresh)
+		}
+	}
+}
+
+func (s *State) enrol(e *HostEnrolled) {
+	h := &Enrolled{Name: e.Host, Index: e.Index, At: e.At, Enrolment: e.Proof}
+	s.hosts[e.Host] = h
+	s.register(h)
+}
+
+// register derives what is not encoded from a host that is.
+func (s *State) register(h *Enrolled) {
+	enrolment := bodyOf[statement.Enrolment](h.Enrolment)
+	token := bodyOf[statement.HostToken](enrolment.Token)
+	h.Labels, h.Addresses, h.Token = token.Labels, token.Addresses, enrolment.Token.Hash()
+	h.Identity, h.HostKeys, h.MachineID = enrolment.Identity, enrolment.HostKeys, enrolment.MachineID
+	s.tokens[h.Token], s.identities[h.Identity] = h.Name, h.Name
+}
+
+func (s *State) report(e *HostReported) {
+	old, ok := s.hosts[e.Host]
+	if !ok {
+		return
+	}
+	h := *old
+	h.Sequence = bodyOf[statement.Report](e.Proof).Sequence
+	h.Reported, h.Last, h.SeenAt = e.Index, e.Proof.Hash(), e.At
+	s.hosts[e.Host] = &h
+}
+
+// remember keeps a statement's first outcome. Hosts remember their own statements.
+func (s *State) remember(hash statement.Hash, e Event) {
+	switch e.(type) {
+	case *HostReported, *HostEnrolled, *PolicyAdopted:
+		return
+	}
+	first := &seen{Hash: hash, At: s.now, Outcome: outcomeOf(hash, []Event{e})}
+	if r, ok := e.(*StatementRefused); ok {
+		first.Refused = &refused{Kind: r.Error, Msg: r.Why, Hint: r.Hint}
+	}
+	s.seen[hash] = first
+	s.sweepAt = min(s.sweepAt, first.dropAt())
+}
+
+func (f *seen) dropAt() statement.Time { return f.At.Add(Keep) }
+
+func (r *Request) dropAt() statement.Time { return max(r.ClosedAt, r.end()).Add(Keep) }
+
+// sweep drops what has been over for long enough, and finds out when the next entry is due.
+func (s *State) sweep() {
+	s.sweepAt = never
+	for hash, f := range s.seen {
+		if s.now > f.dropAt() {
+			delete(s.seen, hash)
+			continue
+		}
+		s.sweepAt = min(s.sweepAt, f.dropAt())
+	}
+	for stem, r := range s.requests {
+		if r.ClosedAt == 0 {
+			continue
+		}
+		if s.now > r.dropAt() {
+			delete(s.requests, stem)
+			continue
+		}
+		s.sweepAt = min(s.sweepAt, r.dropAt())
+	}
+}
+
+// outcomeOf folds the events that one statement became into its outcome.
+func outcomeOf(hash statement.Hash, events []Event) Outcome {
+	var out Outcome
+	for i, e := range events {
+		if i == 0 {
+			out.Index = e.Head().Index
+		}
+		switch e := e.(type) {
+		case *RequestFiled:
+			out.Request = e.Request
+		case *DecisionFiled:
+			out.Request = e.Request
+		case *RequestWithdrawn:
+			out.Request = e.Request
+		case *GrantReturned:
+			out.Request, out.Grant = e.Grant.Stem().Request(), e.Grant
+		case *GrantRevoked:
+			if e.Proof != nil {
+				out.Request, out.Grant = e.Grant.Stem().Request(), e.Grant
+			}
+		case *CertificateIssued:
+			if e.Proof != nil {
+				out.Request, out.Grant = e.Grant.Stem().Request(), e.Grant
+			}
+		case *GrantOpened:
+			if e.By == hash && out.Request == e.Grant.Stem.Request() {
+				out.Grant = e.Grant.ID
+			}
+		}
+	}
+	return out
+}
+
+// bodyOf reads a payload whose signatures Decide has verified; what is no such body gives the zero body.
+func bodyOf[B statement.Body](p statement.Proof) B {
+	var b B
+	if err := statement.DecodeStrict(p.Payload, &b); err != nil {
+		var none B
+		return none
+	}
+	return b
+}

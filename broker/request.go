@@ -1,0 +1,189 @@
+package broker
+
+import (
+	"slices"
+
+	"pim-ssh/broker/statement"
+)
+
+// RequestState is where a request stands. All but StatePending are terminal.
+type RequestState string
+
+// The closed set of request states.
+const (
+	StatePending   RequestState = "pending"
+	StateApproved  RequestState = "approved"
+	StateDenied    RequestState = "denied"
+	StateWithdrawn RequestState = "withdrawn"
+	StateExpired   RequestState = "expired"
+)
+
+// Request is one filed request as the state holds it, with the grant it became. Read only.
+type Request struct {
+	ID       RequestID        `json:"id"`
+	Index    uint64           `json:"index"` // of its RequestFiled
+	FiledAt  statement.Time   `json:"filed_at"`
+	State    RequestState     `json:"state"`
+	ClosedAt statement.Time   `json:"closed_at,omitzero"` // once nothing more can happen to it, or to its grant
+	EndedBy  statement.Person `json:"ended_by,omitzero"`  // who withdrew, returned or revoked; none when a policy did
+	Dossier  Dossier          `json:"dossier"`
+	Grant    *Grant           `json:"grant"` // null until approved
+	Issued   []Issued         `json:"issued"`
+
+	Body    statement.Request  `json:"-"` // what Dossier.Request says
+	decided []statement.Person // who filed a decision, in that order
+}
+
+// Issued is one certificate that may be signed: Serial is the index of the event that says so.
+type Issued struct {
+	Key    statement.Key `json:"key"`
+	Serial uint64        `json:"serial"`
+}
+
+// StateAt returns the request's state at now: a pending request expires by itself, also before that is recorded.
+func (r Request) StateAt(now statement.Time) RequestState {
+	if r.State == StatePending && now > r.Body.Expires {
+		return StateExpired
+	}
+	return r.State
+}
+
+// end is the last moment at which the request or its grant could matter.
+func (r Request) end() statement.Time {
+	if r.Grant != nil {
+		return r.Grant.Until
+	}
+	return r.Body.Expires
+}
+
+// live reports whether the request became a grant that now or later still opens something.
+func (r Request) live(now statement.Time) bool {
+	if r.Grant == nil {
+		return false
+	}
+	phase := r.Grant.Phase(now)
+	return phase == PhaseWaiting || phase == PhaseActive
+}
+
+// fileRequest decides a request for a role.
+func (t *turn) fileRequest(r statement.Request, o statement.Opened, p statement.Proof) error {
+	a := asked{Request: r, hash: o.Hash}
+	id := a.stem().Request()
+	if _, filed := t.s.requests[id.Stem()]; filed {
+		return Refuse(Conflict, "pim-ssh status "+string(id), "%s was filed before", id)
+	}
+	if err := t.mayFile(a); err != nil {
+		return err
+	}
+	t.add(&RequestFiled{Request: id, Person: r.Person, Role: r.Role, Proof: p})
+	d := Dossier{Request: p}
+	w, err := weigh(t.chain, d)
+	if err != nil {
+		return err
+	}
+	if w.missing() > 0 {
+		return nil
+	}
+	return t.open(w, d, o.Hash)
+}
+
+// mayFile holds a request to the limits that brokers set, beside those that every judge sets.
+func (t *turn) mayFile(a asked) error {
+	role, err := standing(t.chain.Current(), a)
+	if err != nil {
+		return err
+	}
+	switch {
+	case a.Duration > role.Longest:
+		return Refuse(Denied, "ask again with --for "+role.Longest.Std().String(), "%s is longer than %s, the longest that role %s allows",
+			a.Duration.Std(), role.Longest.Std(), a.Role)
+	case a.Expires <= t.now:
+		return Refuse(Expired, "pim-ssh request "+string(a.Role), "the request expired at %s", a.Expires)
+	case a.Expires > a.Created.Add(role.Pending):
+		return Refuse(Denied, "update pim-ssh", "the request would stay open until %s, but role %s allows %s", a.Expires, a.Role, role.Pending.Std())
+	}
+	for _, name := range a.Hosts {
+		host, enrolled := t.s.hosts[name]
+		if !enrolled {
+			return Refuse(Missing, "pim-ssh roles", "no host %s is enrolled", name)
+		}
+		if !role.Hosts.Selects(name, host.Labels) {
+			return Refuse(Denied, "pim-ssh roles", "role %s does not reach host %s", a.Role, name)
+		}
+	}
+	return t.notTwice(a)
+}
+
+// notTwice refuses a second pending request for the same thing.
+func (t *turn) notTwice(a asked) error {
+	for _, stem := range t.s.pending[a.Person] {
+		r := t.s.requests[stem]
+		if r.StateAt(t.now) == StatePending && r.Body.Role == a.Role && slices.Equal(r.Body.Hosts, a.Hosts) {
+			return Refuse(Conflict, "pim-ssh status "+string(r.ID), "%s asks for the same and is still pending", r.ID)
+		}
+	}
+	return nil
+}
+
+// fileDecision decides an approver's yes or no.
+func (t *turn) fileDecision(d statement.Decision, o statement.Opened, p statement.Proof) error {
+	id := StemOf(d.Request).Request()
+	r, err := t.pendingRequest(id)
+	if err != nil {
+		return err
+	}
+	if err := mayDecide(t.chain.Current(), r.Body, d.Person); err != nil {
+		return err
+	}
+	if slices.Contains(r.decided, d.Person) {
+		return Refuse(Conflict, "pim-ssh status "+string(id), "%s decided %s before", d.Person, id)
+	}
+	t.add(&DecisionFiled{Request: id, Person: d.Person, Verdict: d.Verdict, Proof: p})
+	if d.Verdict != statement.Approve {
+		t.add(&RequestDenied{Request: id, Person: d.Person})
+		return nil
+	}
+	dossier := r.Dossier
+	dossier.Decisions = append(slices.Clip(dossier.Decisions), p)
+	w, err := weigh(t.chain, dossier)
+	if err != nil {
+		return err
+	}
+	if w.missing() > 0 {
+		return nil
+	}
+	t.add(&RequestApproved{Request: id})
+	return t.open(w, dossier, o.Hash)
+}
+
+// pendingRequest finds a request that can still be decided or withdrawn.
+func (t *turn) pendingRequest(id RequestID) (*Request, error) {
+	r, filed := t.s.requests[id.Stem()]
+	if !filed {
+		return nil, Refuse(Missing, "pim-ssh inbox", "no request %s", id)
+	}
+	switch state := r.StateAt(t.now); state {
+	case StatePending:
+		return r, nil
+	case StateExpired:
+		return nil, Refuse(Expired, "ask for a new request", "%s expired at %s", id, r.Body.Expires)
+	default:
+		return nil, Refuse(Conflict, "pim-ssh status "+string(id), "%s is already %s", id, state)
+	}
+}
+
+// open appends the grant that a dossier with a full quorum proves, and one certificate for each key it names.
+func (t *turn) open(w weighed, d Dossier, by statement.Hash) error {
+	g, err := w.grant(t.chain, d.Certificates)
+	if err != nil {
+		return err
+	}
+	if g.Until <= t.now {
+		return Refuse(Expired, "pim-ssh request "+string(g.Role), "the window of %s was over at %s", g.ID, g.Until)
+	}
+	t.add(&GrantOpened{By: by, Grant: g})
+	for _, key := range g.Keys {
+		t.add(&CertificateIssued{Grant: g.ID, Key: key})
+	}
+	return nil
+}
