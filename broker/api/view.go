@@ -57,15 +57,15 @@ type RoleView struct {
 }
 
 // State is where a request stands.
-type State string
+type State = broker.RequestState
 
 // The closed set of request states; all but Pending are terminal.
 const (
-	Pending   State = "pending"
-	Approved  State = "approved"
-	Denied    State = "denied"
-	Withdrawn State = "withdrawn"
-	Expired   State = "expired"
+	Pending   = broker.StatePending
+	Approved  = broker.StateApproved
+	Denied    = broker.StateDenied
+	Withdrawn = broker.StateWithdrawn
+	Expired   = broker.StateExpired
 )
 
 // Requests answers GET /v1/requests and /v1/inbox, newest first.
@@ -92,10 +92,7 @@ type RequestView struct {
 }
 
 // Need is a missing part of the quorum: Count more of From.
-type Need struct {
-	From  []statement.Person `json:"from"`
-	Count int                `json:"count"`
-}
+type Need = broker.Need
 
 // DecisionView is one decision that was filed.
 type DecisionView struct {
