@@ -96,7 +96,7 @@ kill_daemon() { # MACHINE
 }
 
 verb_start() {
-  local units
+  local units unit
   need_machine "${1:-}"
   init_of "$1"
   if [ -z "$INIT" ]; then
@@ -107,8 +107,9 @@ verb_start() {
   units=$(daemon_of "$1")
   # shellcheck disable=SC2086
   on "$1" systemctl --quiet unmask --runtime $units
-  # shellcheck disable=SC2086
-  ! on "$1" systemctl cat ${units##* } >/dev/null 2>&1 || on "$1" systemctl start $units
+  for unit in $units; do
+    ! on "$1" systemctl cat "$unit" >/dev/null 2>&1 || on "$1" systemctl start "$unit"
+  done
 }
 
 on() { # MACHINE CMD …

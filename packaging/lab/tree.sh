@@ -51,6 +51,7 @@ build_tree() { # BASE
   rm -rf "$tree"
   cp -a "$1" "$tree"
   : >"$tree/etc/machine-id"
+  : >"$tree/etc/default/locale"
   add_accounts "$tree"
   add_units "$tree"
   mv "$tree" "$TREE"
