@@ -174,12 +174,19 @@ func (w *World) Token(name statement.HostName, labels map[string]string) []byte 
 // Key is a fresh ed25519 key.
 func Key(t testing.TB) ssh.Signer {
 	t.Helper()
+	_, signer := PrivateKey(t)
+	return signer
+}
+
+// PrivateKey is a fresh ed25519 key with its private half, for a test that hands it to a machine.
+func PrivateKey(t testing.TB) (ed25519.PrivateKey, ssh.Signer) {
+	t.Helper()
 	_, private, _ := ed25519.GenerateKey(rand.Reader)
 	signer, err := ssh.NewSignerFromSigner(private)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return signer
+	return private, signer
 }
 
 // Nonce is 32 fresh hex digits.
