@@ -112,7 +112,9 @@ static bool listed(const struct setting *s, const char *name)
 	wrote = snprintf(path, sizeof path, "%s/%s", s->state, name);
 	if (wrote < 0 || (size_t)wrote >= sizeof path)
 		return true;
-	return lstat(path, &st) == 0 || errno != ENOENT;
+	if (lstat(path, &st) == 0 || errno != ENOENT)
+		return true;
+	return lstat(s->state, &st) != 0 || !S_ISDIR(st.st_mode);
 }
 
 /* Asked by the name given, by the uid's own name, and for uid 0 as root. */
