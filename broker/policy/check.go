@@ -179,6 +179,9 @@ func (c *checker) stewards() {
 	if threshold < 1 {
 		c.say(at("stewards", "threshold"), "is %d, must be at least 1: nothing is valid unsigned", threshold)
 	}
+	if threshold > statement.MaxSignatures {
+		c.say(at("stewards", "threshold"), "is %d, more signatures than the %d a revision can carry", threshold, statement.MaxSignatures)
+	}
 	if len(people) > 0 && threshold > len(people) {
 		c.say(at("stewards", "threshold"), "is %d of only %d: nobody could change the policy again", threshold, len(people))
 	}
