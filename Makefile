@@ -12,7 +12,7 @@ GO_BUILD := go build -trimpath -buildvcs=false
 RUN ?= .
 FUZZTIME ?= 30s
 SOAK ?= 10
-.PHONY: help deps build install-cli install-broker install-host check test lab-test demo fuzz bench soak clean
+.PHONY: help deps build pim-ssh pim-brokerd pim-hostd install-cli install-broker install-host check test lab-test demo fuzz bench soak clean
 
 help: ## this list
 	@sed -nE 's/^([a-z-]+):.*## (.*)/\1\t\2/p' Makefile | expand -t 16
@@ -28,30 +28,31 @@ deps: ## install what is missing from Debian; silent and instant when nothing is
 	export DEBIAN_FRONTEND=noninteractive
 	apt-get update -qq && apt-get install -y -qq --no-install-recommends $$missing >/dev/null
 
-build: build/pam_pim.so build/pim-principals ## everything we install, into build/
-	@CGO_ENABLED=0 $(GO_BUILD) -o build/ ./cmd/pim-ssh ./cmd/pim-brokerd
-	CGO_ENABLED=1 $(GO_BUILD) -o build/ ./cmd/pim-hostd
-
+build: pim-ssh pim-brokerd pim-hostd build/pam_pim.so build/pim-principals ## everything we install, into build/
+pim-ssh pim-brokerd: # neither needs C
+	@CGO_ENABLED=0 $(GO_BUILD) -o build/ ./cmd/$@
+pim-hostd:
+	@CGO_ENABLED=1 $(GO_BUILD) -o build/ ./cmd/$@
 build/pam_pim.so: pam/module/pam_pim.c pam/module/client.c pam/module/client.h Makefile
 	@mkdir -p build && $(CC) $(CFLAGS) -shared -fPIC -Wl,-z,defs -o $@ $(filter %.c,$^) -lpam
 build/pim-principals: pam/module/pim_principals.c pam/module/client.c pam/module/client.h Makefile
 	@mkdir -p build && $(CC) $(CFLAGS) -fPIE -pie -o $@ $(filter %.c,$^)
 
-install-cli: build ## pim-ssh, under DESTDIR
+install-cli: pim-ssh ## pim-ssh, under DESTDIR
 	@install -D -t $(DESTDIR)/usr/bin build/pim-ssh
 
-install-broker: build ## pim-brokerd and its unit, under DESTDIR
+install-broker: pim-brokerd ## pim-brokerd and its unit, under DESTDIR
 	@install -D -t $(DESTDIR)/usr/sbin build/pim-brokerd
 	install -D -m 644 -t $(DESTDIR)/usr/lib/systemd/system packaging/systemd/pim-brokerd.service
 
-install-host: build ## pim-hostd, the PAM module, the principals helper and all they need, under DESTDIR
+install-host: pim-hostd build/pam_pim.so build/pim-principals ## pim-hostd, the PAM module, the principals helper and all they need, under DESTDIR
 	@install -D -t $(DESTDIR)/usr/sbin build/pim-hostd
 	install -D -t $(DESTDIR)/usr/lib/pim-ssh build/pim-principals
 	install -D -m 644 -t $(DESTDIR)/usr/lib/$(MULTIARCH)/security build/pam_pim.so
 	install -D -m 644 -t $(DESTDIR)/usr/lib/systemd/system packaging/systemd/pim-hostd.{service,socket}
 	install -D -m 644 -t $(DESTDIR)/usr/lib/sysusers.d packaging/sysusers.d/pim-ssh-host.conf
 	install -D -m 644 -t $(DESTDIR)/usr/lib/tmpfiles.d packaging/tmpfiles.d/pim-ssh-host.conf
-	install -D -m 644 -t $(DESTDIR)/usr/share/pam-configs packaging/pam-configs/pim-ssh{,-inside}
+	install -D -m 644 -t $(DESTDIR)/usr/share/pam-configs packaging/pam-configs/{pim-ssh,systemd+pim-ssh}
 
 check: deps ## vet, staticcheck, layout and every test that needs no machines, the rules under the race detector too
 	@unformatted=$$(gofmt -l $(wildcard broker certs cluster cmd pam packaging)); [ -z "$$unformatted" ] || { echo "gofmt -w" $$unformatted >&2; exit 1; }

@@ -40,7 +40,7 @@ func apply(ctx context.Context, p Plan, passwd string) error {
 		func() error { return lockSchedulers(ctx, p.Governed, passwd) },
 		func() error { return writeSSHD(ctx, p) },
 		func() error { return writeSudoers(ctx, p) },
-		func() error { return enableProfiles(ctx, "pim-ssh", "pim-ssh-inside") },
+		func() error { return enableProfiles(ctx, "pim-ssh", "systemd+pim-ssh") },
 		func() error { return reloadSSH(ctx) },
 		func() error { return Verify(ctx, p) },
 		func() error { return ungovern(p.Governed) },

@@ -20,7 +20,7 @@ func enableProfiles(ctx context.Context, names ...string) error {
 }
 
 func disableProfiles(ctx context.Context) error {
-	_, err := run(ctx, "pam-auth-update", "--package", "--disable", "pim-ssh", "pim-ssh-inside")
+	_, err := run(ctx, "pam-auth-update", "--package", "--disable", "pim-ssh", "systemd+pim-ssh")
 	return err
 }
 

@@ -53,7 +53,7 @@ const sandboxScript = `set -e
 mount --make-rprivate /
 mount -t proc proc /proc
 mount -t tmpfs -o mode=755 tmpfs "$1"
-for d in etc var/lib usr/share/pam-configs "$2"; do
+for d in etc var/lib var/cache/debconf usr/share/pam-configs "$2"; do
 	mkdir -p "$1/up/$d" "$1/work/$d"
 	mount -t overlay -o "lowerdir=/$d,upperdir=$1/up/$d,workdir=$1/work/$d" overlay "/$d"
 done
