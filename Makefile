@@ -34,9 +34,9 @@ pim-ssh pim-brokerd: # neither needs C
 pim-hostd:
 	@CGO_ENABLED=1 $(GO_BUILD) -o build/ ./cmd/$@
 build/pam_pim.so: pam/module/pam_pim.c pam/module/client.c pam/module/client.h Makefile
-	@mkdir -p build && $(CC) $(CFLAGS) -shared -fPIC -Wl,-z,defs -o $@ $(filter %.c,$^) -lpam
+	@mkdir -p build && $(CC) $(CFLAGS) -shared -fPIC -Wl,-z,defs -o $@.$$$$ $(filter %.c,$^) -lpam && mv $@.$$$$ $@
 build/pim-principals: pam/module/pim_principals.c pam/module/client.c pam/module/client.h Makefile
-	@mkdir -p build && $(CC) $(CFLAGS) -fPIE -pie -o $@ $(filter %.c,$^)
+	@mkdir -p build && $(CC) $(CFLAGS) -fPIE -pie -o $@.$$$$ $(filter %.c,$^) && mv $@.$$$$ $@
 
 install-cli: pim-ssh ## pim-ssh, under DESTDIR
 	@install -D -t $(DESTDIR)/usr/bin build/pim-ssh
