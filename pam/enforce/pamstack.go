@@ -32,8 +32,8 @@ func verifyPAM() error {
 	if err != nil {
 		return err
 	}
-	if at(account, "account required pam_pim.so") < 0 {
-		return problem("/etc/pam.d/common-account does not call pam_pim.so", hint)
+	if at(account, "account required pam_pim.so") != 0 { // behind pam_unix an expired password ends the stack before us
+		return problem("/etc/pam.d/common-account does not call pam_pim.so first", hint)
 	}
 	session, err := stack("common-session")
 	if err != nil {
