@@ -1,0 +1,216 @@
+package broker
+
+import (
+	"bytes"
+	"flag"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"pim-ssh/broker/policy"
+	"pim-ssh/broker/statement"
+)
+
+var update = flag.Bool("update", false, "write testdata anew: only when the encoding was changed on purpose")
+
+// everything is a scene in which every kind of event happens.
+func everything(t *testing.T) *scene {
+	sc := newScene(t)
+	returned := sc.granted()
+	sc.must(sc.certifies("alice", returned, "alice desk"))
+	sc.must(sc.ends("alice", statement.Return, returned))
+	revoked := sc.granted()
+	sc.must(sc.ends("carol", statement.Revoke, revoked))
+	deployed := sc.asks("erin", "web-deploy", "web1")
+	sc.must(deployed)
+	denied := sc.asks("alice", "root", "db1", "web1")
+	sc.must(denied)
+	sc.must(sc.denies("gwen", denied))
+	withdrawn := sc.asks("alice", "root", "db1", "web1")
+	sc.must(withdrawn)
+	sc.must(sc.ends("alice", statement.Withdraw, withdrawn))
+	expiring := sc.asks("alice", "root", "db1")
+	sc.must(expiring)
+	sc.must(sc.reports("db1", 1))
+	sc.must(sc.reports("db1", 4))
+	sc.refused(Denied, sc.approves("mallory", expiring))
+	ended := sc.granted()
+	shorter := sc.revises(changeRole("db-admin", func(r *policy.Role) { r.Eligible = []policy.Name{"erin"} }))
+	other := sc.revises(changeRole("db-admin", func(r *policy.Role) { r.Longest = 7200 }))
+	sc.must(shorter)
+	sc.refused(Conflict, other)
+	if sc.find(ended).Grant.Phase(sc.now) != PhaseRevoked {
+		t.Fatal("alice's grant outlived her eligibility")
+	}
+	sc.now += 3601
+	wantKinds(t, sc.tick().Events, "RequestExpired", "GrantLapsed") // in the order of their ids
+	return sc
+}
+
+func golden(t *testing.T, name string, got []byte) {
+	t.Helper()
+	path := filepath.Join("testdata", name)
+	if *update {
+		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(path, got, 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(string(want), string(got)); diff != "" {
+		t.Errorf("%s (-want +got):\n%s", name, diff)
+	}
+}
+
+func encoded(t *testing.T, events []Event) [][]byte {
+	t.Helper()
+	var leaves [][]byte
+	for _, e := range events {
+		leaf, err := EncodeEvent(e)
+		if err != nil {
+			t.Fatal(err)
+		}
+		leaves = append(leaves, leaf)
+	}
+	return leaves
+}
+
+func TestEveryKindOfEventKeepsItsEncoding(t *testing.T) {
+	sc := everything(t)
+	leaves := encoded(t, sc.log)
+	met := map[EventKind]bool{}
+	for i, e := range sc.log {
+		if kind := e.Head().Kind; !met[kind] {
+			met[kind] = true
+			golden(t, "events/"+string(kind)+".json", append(leaves[i], '\n'))
+		}
+	}
+	for kind := range eventDecoders {
+		if !met[kind] {
+			t.Errorf("no event of kind %s happened", kind)
+		}
+	}
+}
+
+func TestEveryKindOfCommandKeepsItsEncoding(t *testing.T) {
+	met := map[CommandKind]bool{}
+	for _, c := range everything(t).taken {
+		data, err := EncodeCommand(c)
+		if err != nil {
+			t.Fatal(err)
+		}
+		again, err := DecodeCommand(data)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if diff := cmp.Diff(c, again); diff != "" {
+			t.Fatalf("%s: %s", c.Kind, diff)
+		}
+		if !met[c.Kind] {
+			met[c.Kind] = true
+			golden(t, "commands/"+string(c.Kind)+".json", append(data, '\n'))
+		}
+	}
+	if len(met) != 8 {
+		t.Errorf("met %v", met)
+	}
+}
+
+func TestEveryEventReadBackIsTheSameEvent(t *testing.T) {
+	sc := everything(t)
+	for i, leaf := range encoded(t, sc.log) {
+		e, err := DecodeEvent(leaf)
+		if err != nil {
+			t.Fatal(err)
+		}
+		again, err := EncodeEvent(e)
+		if err != nil || !bytes.Equal(again, leaf) {
+			t.Errorf("event %d: %v: %s", i, err, again)
+		}
+	}
+}
+
+// The recorded log was written by an earlier build: today's rules must fold it to the digest recorded beside it.
+func TestRefoldingTheRecordedLogGivesTheRecordedDigest(t *testing.T) {
+	sc := everything(t)
+	golden(t, "log.ndjson", append(bytes.Join(encoded(t, sc.log), []byte("\n")), '\n'))
+	golden(t, "digest", []byte(sc.s.Digest().String()+"\n"))
+	recorded, err := os.ReadFile("testdata/log.ndjson")
+	if err != nil {
+		t.Fatal(err)
+	}
+	digest, err := os.ReadFile("testdata/digest")
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := NewState()
+	for leaf := range bytes.Lines(recorded) {
+		e, err := DecodeEvent(bytes.TrimSuffix(leaf, []byte("\n")))
+		if err != nil {
+			t.Fatal(err)
+		}
+		Evolve(s, e)
+	}
+	if got := s.Digest().String() + "\n"; got != string(digest) {
+		t.Errorf("digest %s, want %s", got, digest)
+	}
+}
+
+func TestASnapshotTakenAnywhereContinuesAsTheLogDoes(t *testing.T) {
+	sc := everything(t)
+	for cut := range sc.log {
+		s := NewState()
+		for _, e := range sc.log[:cut] {
+			Evolve(s, e)
+		}
+		data, err := EncodeState(s)
+		if err != nil {
+			t.Fatal(err)
+		}
+		restored, err := DecodeState(data)
+		if err != nil {
+			t.Fatalf("at %d: %v", cut, err)
+		}
+		for _, e := range sc.log[cut:] {
+			Evolve(restored, e)
+		}
+		if restored.Digest() != sc.s.Digest() {
+			t.Fatalf("a snapshot at index %d leads elsewhere", cut)
+		}
+	}
+}
+
+func TestASnapshotThatWasTouchedIsRefused(t *testing.T) {
+	data, err := EncodeState(everything(t).s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cases := map[string][2]string{
+		"a later version":             {`{"v":1,`, `{"v":2,`},
+		"an unknown member":           {`{"v":1,`, `{"v":1,"x":1,`},
+		"another spelling":            {`{"v":1,`, `{ "v":1,`},
+		"a duplicate member":          {`{"v":1,`, `{"v":1,"v":1,`},
+		"a request under another id":  {`{"id":"r-`, `{"id":"r-a`},
+		"a policy that is not signed": {`"policy":[{"payload":"e`, `"policy":[{"payload":"f`},
+		"a revision without an index": {`"adopted":[0,`, `"adopted":[`},
+	}
+	for name, c := range cases {
+		touched := bytes.Replace(data, []byte(c[0]), []byte(c[1]), 1)
+		if bytes.Equal(touched, data) {
+			t.Errorf("%s: nothing to touch", name)
+		}
+		if _, err := DecodeState(touched); err == nil {
+			t.Errorf("%s: accepted", name)
+		}
+	}
+	if _, err := DecodeState(bytes.Replace(data, []byte(`{"v":1,`), []byte(`{"v":2,`), 1)); !MustStop(err) {
+		t.Errorf("a later version does not stop the broker: %v", err)
+	}
+}
