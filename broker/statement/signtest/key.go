@@ -6,6 +6,7 @@ import (
 	"crypto/ed25519"
 	"crypto/elliptic"
 	"crypto/sha256"
+	"crypto/sha512"
 	"embed"
 	"encoding/pem"
 	"fmt"
@@ -75,6 +76,16 @@ func keyOf(private crypto.PrivateKey) Key {
 func scalar(name string) *ecdsa.PrivateKey {
 	d := sha256.Sum256([]byte(name))
 	private, err := ecdsa.ParseRawPrivateKey(elliptic.P256(), d[:])
+	if err != nil {
+		panic(err)
+	}
+	return private
+}
+
+// P384 returns the ecdsa-p384 private key that belongs to a name: a good key that statements do not take.
+func P384(name string) *ecdsa.PrivateKey {
+	d := sha512.Sum384([]byte(name))
+	private, err := ecdsa.ParseRawPrivateKey(elliptic.P384(), d[:])
 	if err != nil {
 		panic(err)
 	}
