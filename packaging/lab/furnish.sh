@@ -23,10 +23,11 @@ make_people_keys() {
 
 # furnish MACHINE: mounts its tree and writes what is its own
 furnish() {
-  local disk=$DISKS/$1 root=$DISKS/$1/root kind person
+  local disk=$DISKS/$1 root=$DISKS/$1/root kind person layer
   kind=$(kind_of "$1")
-  mkdir -p "$disk/upper" "$disk/work" "$root"
-  mount -t overlay lab -o "lowerdir=${LAYERS[$kind]:+${LAYERS[$kind]}:}$TREE,upperdir=$disk/upper,workdir=$disk/work" "$root"
+  layer=$STATE/layers/$kind
+  mkdir -p "$disk/upper" "$disk/work" "$root" "$layer" # a bare machine's layer is empty
+  mount -t overlay lab -o "lowerdir=$layer:$TREE,upperdir=$disk/upper,workdir=$disk/work" "$root"
   echo "$1" >"$root/etc/hostname"
   tr -d - </proc/sys/kernel/random/uuid >"$root/etc/machine-id"
   printf 'address add %s/24 dev host0\nlink set host0 up\n' "$(address_of "$1")" >"$root/etc/lab-net"

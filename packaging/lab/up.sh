@@ -2,9 +2,10 @@
 # shellcheck shell=bash
 . "$HERE/machine.sh"
 . "$HERE/tree.sh"
+. "$HERE/pim.sh"
 
 verb_up() {
-  local brokers=1 hosts=2 bare='' policy=$HERE/policy.yaml hybrid=''
+  local brokers=1 hosts=2 bare='' policy=$HERE/policy.yaml hybrid='' keep=''
   while [ $# -gt 0 ]; do
     case $1 in
       --brokers) brokers=${2:?}; shift 2 ;;
@@ -12,6 +13,7 @@ verb_up() {
       --policy) policy=$(readlink -f "${2:?}"); shift 2 ;;
       --hybrid) hybrid=${2:?}; shift 2 ;;
       --bare) bare=y; shift ;;
+      --keep) keep=y; shift ;;
       *) die "lab up: what is \"$1\"? lab help" 2 ;;
     esac
   done
@@ -31,7 +33,11 @@ verb_up() {
   name_machines "$brokers" "$hosts" >"$STATE/order"
   plan "$bare" "$policy" "$hybrid"
   build </dev/null 9>&- &
-  wait $! || exit 1
+  if ! wait $!; then
+    [ -n "$keep" ] || exit 1
+    trap - EXIT
+    die "left as it is, for a look"
+  fi
   touch "$STATE/ready"
   trap - EXIT INT TERM HUP
   kill_cgroup up
@@ -87,9 +93,10 @@ build() {
   trap - EXIT INT TERM HUP
   join_cgroup up
   ensure_tree
+  [ ! -e "$STATE/policy.yaml" ] || install_layers
   hold
   within "$HERE/lab" _build lab
-  ! [ -e "$STATE/policy.yaml" ] || settle
+  [ ! -e "$STATE/policy.yaml" ] || settle
 }
 
 # hold: start the holder
@@ -110,8 +117,6 @@ verb__build() { # lab | boot MACHINE: what must run in the holder's namespaces
   mkdir "$DISKS"
   mount -t tmpfs -o mode=755 lab "$DISKS"
   TREE=$(<"$STATE/tree")
-  declare -A LAYERS=()
-  [ ! -e "$STATE/policy.yaml" ] || install_layers
   make_network
   make_people_keys
   write_hosts >"$STATE/hosts"
