@@ -35,11 +35,7 @@ func TestGoldenProofsOpenToTheirBodies(t *testing.T) {
 	for _, b := range bodies(t) {
 		kind := b.Header().Kind
 		t.Run(string(kind), func(t *testing.T) {
-			wire, err := os.ReadFile(filepath.Join("testdata", string(kind)+".proof.json"))
-			if err != nil {
-				t.Fatal(err)
-			}
-			p, err := statement.ParseProof(wire)
+			p, err := statement.ParseProof(read(t, string(kind)+".proof.json"))
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -69,11 +65,16 @@ func golden(t *testing.T, name string, got []byte) {
 			t.Fatal(err)
 		}
 	}
-	want, err := os.ReadFile(path)
+	if diff := cmp.Diff(string(read(t, name)), string(got)); diff != "" {
+		t.Errorf("%s (-want +got):\n%s", path, diff)
+	}
+}
+
+func read(t testing.TB, name string) []byte {
+	t.Helper()
+	data, err := os.ReadFile(filepath.Join("testdata", name))
 	if err != nil {
 		t.Fatal(err)
 	}
-	if diff := cmp.Diff(string(want), string(got)); diff != "" {
-		t.Errorf("%s (-want +got):\n%s", path, diff)
-	}
+	return data
 }

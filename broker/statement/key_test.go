@@ -1,7 +1,6 @@
 package statement_test
 
 import (
-	"crypto/dsa"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -27,29 +26,22 @@ func (s sha1Signer) Sign(r io.Reader, data []byte) (*ssh.Signature, error) {
 	return s.rsa.SignWithAlgorithm(r, data, ssh.KeyAlgoRSA)
 }
 
-// certified signs under a certificate instead of its key.
-type certified struct {
+// claimed signs under another public key than its own.
+type claimed struct {
 	ssh.Signer
-	certificate *ssh.Certificate
+	public ssh.PublicKey
 }
 
-func (c certified) PublicKey() ssh.PublicKey { return c.certificate }
+func (c claimed) PublicKey() ssh.PublicKey { return c.public }
 
 func weakSigners(t testing.TB) map[string]ssh.Signer {
 	t.Helper()
-	p384, err := ecdsa.GenerateKey(elliptic.P384(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
 	p521, err := ecdsa.GenerateKey(elliptic.P521(), rand.Reader)
 	if err != nil {
 		t.Fatal(err)
 	}
-	var dss dsa.PrivateKey
-	if err := dsa.GenerateParameters(&dss.Parameters, rand.Reader, dsa.L1024N160); err != nil {
-		t.Fatal(err)
-	}
-	if err := dsa.GenerateKey(&dss, rand.Reader); err != nil {
+	dss, _, _, _, err := ssh.ParseAuthorizedKey(read(t, "dss.pub"))
+	if err != nil {
 		t.Fatal(err)
 	}
 	plain := signtest.Ed25519("alice")
@@ -57,8 +49,12 @@ func weakSigners(t testing.TB) map[string]ssh.Signer {
 	if err := certificate.SignCert(rand.Reader, signtest.Ed25519("ca")); err != nil {
 		t.Fatal(err)
 	}
-	out := map[string]ssh.Signer{"rsa of 2048 bits": signtest.RSA(2048), "a certificate": certified{plain, certificate}}
-	for name, private := range map[string]any{"ecdsa-p384": p384, "ecdsa-p521": p521, "dss": &dss} {
+	out := map[string]ssh.Signer{
+		"rsa of 2048 bits": signtest.RSA(2048),
+		"a certificate":    claimed{plain, certificate},
+		"dss":              claimed{plain, dss},
+	}
+	for name, private := range map[string]any{"ecdsa-p384": signtest.P384("alice"), "ecdsa-p521": p521} {
 		if out[name], err = ssh.NewSignerFromKey(private); err != nil {
 			t.Fatal(err)
 		}
