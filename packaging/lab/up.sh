@@ -114,6 +114,7 @@ verb__build() { # lab | boot MACHINE: what must run in the holder's namespaces
     boot) boot "$2"; await_boot "$2"; return ;;
   esac
   . "$HERE/furnish.sh"
+  ! compgen -G "$STATE/machines/*/hybrid" >/dev/null || [ ${#CGROUPS[@]} = 2 ] || make_hybrid
   mkdir "$DISKS"
   mount -t tmpfs -o mode=755 lab "$DISKS"
   TREE=$(<"$STATE/tree")
@@ -125,6 +126,24 @@ verb__build() { # lab | boot MACHINE: what must run in the holder's namespaces
   while read -r machine; do boot "$machine"; done < <(machines)
   # shellcheck disable=SC2046
   await_boot $(machines)
+}
+
+# make_hybrid: on a machine that knows cgroup v2 only, show the holder's namespace a hybrid tree, for nspawn to pass on
+make_hybrid() {
+  touch "$STATE/v1"
+  mount -t tmpfs lab /sys/fs/cgroup
+  mkdir /sys/fs/cgroup/{unified,systemd}
+  mount -t cgroup2 lab /sys/fs/cgroup/unified
+  mount -t cgroup -o none,name=systemd lab /sys/fs/cgroup/systemd
+  CGROUPS=(/sys/fs/cgroup/unified /sys/fs/cgroup/systemd)
+  CGROUP=${CGROUPS[0]}/pim-lab/$LAB
+}
+
+# unmake_hybrid: the v1 tree lives for as long as it has a directory
+unmake_hybrid() {
+  # shellcheck disable=SC2016
+  unshare --mount sh -c 'mount -t cgroup -o none,name=systemd lab /sys/fs/cgroup && find "/sys/fs/cgroup/pim-lab/$0" -depth -type d -exec rmdir {} +
+    rmdir /sys/fs/cgroup/pim-lab' "$LAB" 2>/dev/null || true
 }
 
 verb_down() {
@@ -146,6 +165,7 @@ wreck() {
 # raze: no process, no mount, no cgroup, no file of this lab is left
 raze() {
   kill_cgroup
+  [ ! -e "$STATE/v1" ] || unmake_hybrid
   rm -rf "${STATE:?}"
   rmdir /run/pim-lab "${CGROUPS[@]/%/\/pim-lab}" 2>/dev/null || true
 }
