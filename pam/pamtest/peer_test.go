@@ -20,9 +20,10 @@ import (
 
 // heard is one question and who, by the kernel's word, asked it.
 type heard struct {
-	q   wire.Question
-	pid int32
-	uid string // the Uid line of /proc/PID/status: real, effective, saved, fs
+	q    wire.Question
+	pid  int32
+	peer uint32 // the uid SO_PEERCRED says
+	uid  string // the Uid line of /proc/PID/status: real, effective, saved, fs
 }
 
 // peer is the other end of the module's socket: an agent that does as it is told.
@@ -147,7 +148,7 @@ func (p *peer) one(c *net.UnixConn, do script) {
 	}
 	_ = raw.Control(func(fd uintptr) {
 		if cred, err := unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED); err == nil {
-			who.pid, who.uid = cred.Pid, uidLine(cred.Pid)
+			who.pid, who.peer, who.uid = cred.Pid, cred.Uid, uidLine(cred.Pid)
 		}
 	})
 	who.q, err = wire.ReadQuestion(c)
