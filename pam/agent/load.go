@@ -185,3 +185,26 @@ func (s *Spool) checkForks(chain policy.Chain) error {
 	}
 	return errors.Join(forks...)
 }
+
+// Policy returns who this host is and the newest policy its spool proves. It changes nothing, so it may run beside an
+// agent.
+func (s *Spool) Policy() (policy.Chain, broker.Host, error) {
+	enrolment, err := s.loadEnrolment()
+	if err != nil {
+		return policy.Chain{}, broker.Host{}, err
+	}
+	chain := enrolment.chain
+	for {
+		next := policyName(chain.Ref().Revision + 1)
+		proof, err := s.readProof(policyDir, next)
+		if errors.Is(err, fs.ErrNotExist) {
+			return chain, enrolment.Host, nil
+		}
+		if err == nil {
+			chain, err = chain.Advance(proof)
+		}
+		if err != nil {
+			return policy.Chain{}, broker.Host{}, fmt.Errorf("spool %s: %w", next, err)
+		}
+	}
+}

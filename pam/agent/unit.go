@@ -45,7 +45,9 @@ const (
 	tolerance = time.Second
 )
 
-func reaper(stem broker.Stem, kind string) string { return stem.Principal() + reaperSuffix + "." + kind }
+func reaper(stem broker.Stem, kind string) string {
+	return stem.Principal() + reaperSuffix + "." + kind
+}
 
 func property(name string, value any) sd.Property {
 	return sd.Property{Name: name, Value: dbus.MakeVariant(value)}

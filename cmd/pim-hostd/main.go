@@ -1,0 +1,93 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+
+	"pim-ssh/pam/enforce"
+)
+
+const usage = `usage:
+  pim-hostd enrol TOKENFILE   make this machine a host of the deployment that the operator's token names
+  pim-hostd run               serve PAM and sshd; systemd starts this
+  pim-hostd enforce           refuse what no grant covers
+  pim-hostd observe           only say what would be refused
+`
+
+// errUsage makes the exit code 2.
+var errUsage = errors.New("usage")
+
+func main() {
+	err := dispatch(context.Background(), os.Args[1:])
+	switch {
+	case errors.Is(err, errUsage):
+		fmt.Fprint(os.Stderr, usage)
+		os.Exit(2)
+	case err != nil:
+		fmt.Fprintln(os.Stderr, "pim-hostd:", err)
+		os.Exit(1)
+	}
+}
+
+func dispatch(ctx context.Context, args []string) error {
+	if len(args) == 0 {
+		return errUsage
+	}
+	if args[0] == "enrol" && len(args) == 2 {
+		return enrol(args[1])
+	}
+	if len(args) != 1 {
+		return errUsage
+	}
+	switch args[0] {
+	case "run":
+		return run(ctx)
+	case "enforce":
+		return enforceHere(ctx)
+	case "observe":
+		return enforce.Observe(ctx)
+	default:
+		return errUsage
+	}
+}
+
+// enrol writes the spool. It reaches nobody: run posts the enrolment when it first meets a broker.
+func enrol(tokenFile string) error {
+	data, err := os.ReadFile(tokenFile)
+	if err != nil {
+		return err
+	}
+	spool, err := openSpool(journal())
+	if err != nil {
+		return err
+	}
+	machineID, err := machineID()
+	if err != nil {
+		return err
+	}
+	host, err := spool.Enrol(data, machineID, random)
+	if err != nil {
+		return err
+	}
+	fmt.Printf("enrolled as %s %v; next: systemctl enable --now pim-hostd.socket pim-hostd.service\n", host.Name, host.Labels)
+	return nil
+}
+
+// enforceHere brings /etc in step with the policy in the spool, and from then on this host refuses.
+func enforceHere(ctx context.Context) error {
+	config, err := readConfig(configFile)
+	if err != nil {
+		return err
+	}
+	spool, err := openSpool(journal())
+	if err != nil {
+		return err
+	}
+	chain, host, err := spool.Policy()
+	if err != nil {
+		return err
+	}
+	return enforce.Apply(ctx, enforce.PlanFor(chain.Current(), host.Name, host.Labels, config.Exempt))
+}

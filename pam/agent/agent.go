@@ -1,0 +1,265 @@
+package agent
+
+import (
+	"context"
+	"crypto/ed25519"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"maps"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"pim-ssh/broker"
+	"pim-ssh/broker/policy"
+	"pim-ssh/broker/statement"
+)
+
+// Units holds processes of grants and ends them when their time is up, whether or not we live. Systemd is the one
+// that does; Open is idempotent and adopts what stands, Close returns when nothing in the unit lives.
+type Units interface {
+	Open(ctx context.Context, w Window) (Place, error)
+	Close(ctx context.Context, stem broker.Stem) error
+	Stems(ctx context.Context) ([]broker.Stem, error)
+}
+
+// Config is the machine as the agent sees it. All fields are needed unless they say otherwise.
+type Config struct {
+	Spool     *Spool
+	RunDir    string // /run/pim-ssh
+	Enforcing string // exists when this host refuses; /var/lib/pim-ssh/enforcing
+	MachineID statement.Hash
+	BootID    string
+	HostKeys  []statement.Key // of this machine's sshd, for its enrolment; sorted
+	Clock     Clock
+	Random    io.Reader
+	Log       *slog.Logger
+	Units     Units
+	Tools     Tools
+	Lookup    func(account statement.Account) (uid uint32, err error) // the machine's own user database
+	Helper    uint32                                                  // uid of pim-principals
+	Exempt    []statement.Account                                     // service accounts whose own sudo rules enforce keeps
+	Broker    string                                                  // host:port to dial in place of the policy's addresses; may be empty
+	// PolicyChanged is told of every new revision, in a goroutine of its own: whoever keeps /etc in step with policy.
+	// It may be nil.
+	PolicyChanged func(ctx context.Context, doc *policy.Document, host broker.Host) error
+	Beat          func() // called by every round of the keeper, at least each 30 s: a sign of life. It may be nil
+}
+
+// Agent is pim-hostd's run: New recovers what a dead one left, Run serves until its context ends.
+type Agent struct {
+	Config
+	ledger   *ledger
+	sessions *sessions
+	asked    *asked
+	reports  *reporter
+	identity ed25519.PrivateKey
+	token    Enrolment
+	lock     *os.File
+
+	wake   chan struct{} // buffered: something changed that the keeper should look at
+	reload chan struct{} // buffered: read the spool again
+
+	settled  sync.Cond // broadcast after every round of the keeper; its L guards rounds
+	rounds   uint64
+	spooling sync.Mutex // one writer of the spool at a time
+}
+
+const (
+	sudoersDir  = "sudoers.d"
+	openDir     = "open"
+	sessionsDir = "sessions"
+	lockFile    = "agent.lock"
+)
+
+// New reads the spool, takes the machine's one agent lock, and first of all ends what a dead agent left overdue. The
+// caller closes the agent when Run has returned.
+func New(ctx context.Context, c Config) (*Agent, error) {
+	a := &Agent{Config: c, wake: make(chan struct{}, 1), reload: make(chan struct{}, 1)}
+	a.settled.L = &sync.Mutex{}
+	for dir, mode := range map[string]os.FileMode{"": 0o755, sudoersDir: 0o750, openDir: 0o700, sessionsDir: 0o700} {
+		if err := os.MkdirAll(filepath.Join(c.RunDir, dir), mode); err != nil {
+			return nil, fmt.Errorf("agent: %w", err)
+		}
+	}
+	var err error
+	if a.lock, err = lockOnce(filepath.Join(c.RunDir, lockFile)); err != nil {
+		return nil, err
+	}
+	if err := a.recover(ctx); err != nil {
+		return nil, errors.Join(err, a.lock.Close())
+	}
+	return a, nil
+}
+
+// lockOnce makes a second agent exit: two would each believe that they know what stands.
+func lockOnce(path string) (*os.File, error) {
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("agent: %w", err)
+	}
+	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		return nil, errors.Join(fmt.Errorf("another pim-hostd runs on this machine: systemctl status pim-hostd: %w", err), f.Close())
+	}
+	return f, nil
+}
+
+// Close gives the lock back. What stands on the machine stays: windows end without us.
+func (a *Agent) Close() error { return a.lock.Close() }
+
+// Host says who this machine is in the deployment.
+func (a *Agent) Host() broker.Host {
+	a.ledger.mu.RLock()
+	defer a.ledger.mu.RUnlock()
+	return a.ledger.host
+}
+
+// Reload makes the keeper read the spool again.
+func (a *Agent) Reload() { poke(a.reload) }
+
+func poke(c chan struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
+	}
+}
+
+// Run serves both sockets, follows the brokers and keeps grants until ctx ends.
+func (a *Agent) Run(ctx context.Context, s Sockets) error {
+	ctx, stop := context.WithCancel(ctx)
+	defer stop()
+	var group sync.WaitGroup
+	for _, part := range []func(context.Context){a.keep, a.follow, a.reports.run} {
+		group.Go(func() { part(ctx) })
+	}
+	err := a.serve(ctx, s)
+	stop()
+	group.Wait()
+	return err
+}
+
+// keep is the keeper: the only goroutine that opens and ends grants.
+func (a *Agent) keep(ctx context.Context) {
+	for {
+		pause := a.settle(ctx)
+		select {
+		case <-ctx.Done():
+			return
+		case <-a.wake:
+		case <-a.reload:
+			if err := a.readAgain(); err != nil {
+				a.Log.Error("spool not read again; what was known stays in force", "error", err)
+			}
+		case <-a.Clock.After(pause):
+		}
+	}
+}
+
+// Bounds on how long the keeper sleeps: a wall clock that jumps is noticed within a second while anything stands.
+const (
+	watchful = time.Second
+	idle     = 30 * time.Second
+)
+
+// settle makes the machine agree with the ledger, ends first, and says how long nothing will change by time alone.
+func (a *Agent) settle(ctx context.Context) time.Duration {
+	a.raiseFloor()
+	pause := idle
+	a.ledger.each(func(_ broker.Stem, e *entry) { a.endIfOver(ctx, e) })
+	a.ledger.each(func(_ broker.Stem, e *entry) {
+		a.endIfOver(ctx, e)
+		pause = min(pause, a.openIfDue(ctx, e))
+	})
+	a.sweep()
+	a.settled.L.Lock()
+	a.rounds++
+	a.settled.L.Unlock()
+	a.settled.Broadcast()
+	if a.Beat != nil {
+		a.Beat()
+	}
+	return pause
+}
+
+// awaitRound waits until the keeper has gone through the ledger once more, or until ctx ends: a login may arrive
+// in the moment in which its grant is being opened.
+func (a *Agent) awaitRound(ctx context.Context) {
+	stop := context.AfterFunc(ctx, a.settled.Broadcast)
+	defer stop()
+	poke(a.wake)
+	a.settled.L.Lock()
+	defer a.settled.L.Unlock()
+	for from := a.rounds; a.rounds < from+2 && ctx.Err() == nil; {
+		a.settled.Wait()
+	}
+}
+
+// raiseFloor remembers the newest time this host has seen, so that a clock set back later starts nothing.
+func (a *Agent) raiseFloor() {
+	now := a.Clock.now()
+	a.ledger.mu.Lock()
+	newest := max(now, a.ledger.floor)
+	for _, e := range a.ledger.entries {
+		if e.refused == nil && e.grant.Newest <= now.Add(slack) {
+			newest = max(newest, e.grant.Newest)
+		}
+	}
+	raised := newest >= a.ledger.floor.Add(slack/2) || a.ledger.floor == 0
+	if raised {
+		a.ledger.floor = newest
+	}
+	a.ledger.mu.Unlock()
+	if !raised {
+		return
+	}
+	a.spooling.Lock()
+	defer a.spooling.Unlock()
+	if err := a.Spool.putTime(floorFile, newest); err != nil {
+		a.Log.Error("clock floor not kept", "error", err)
+	}
+}
+
+// readAgain takes the spool's present content into the ledger. It never walks policy back and never forgets an end.
+func (a *Agent) readAgain() error {
+	a.spooling.Lock()
+	c, err := a.Spool.load()
+	a.spooling.Unlock()
+	if err != nil {
+		return err
+	}
+	h := heardAt(c.heard, a.Clock)
+	a.ledger.mu.Lock()
+	defer a.ledger.mu.Unlock()
+	if c.chain.Ref().Revision < a.ledger.chain.Ref().Revision {
+		return fmt.Errorf("the spool holds policy revision %d, known is %d", c.chain.Ref().Revision, a.ledger.chain.Ref().Revision)
+	}
+	fresh := newLedger(c, h)
+	maps.Copy(a.ledger.ended, fresh.ended)
+	for stem, e := range fresh.entries {
+		old, known := a.ledger.entries[stem]
+		if !known {
+			a.ledger.entries[stem] = e
+			continue
+		}
+		old.dossier, old.grant, old.refused = e.dossier, e.grant, e.refused
+		if old.ended == nil {
+			old.ended = e.ended
+		}
+	}
+	for stem, e := range a.ledger.entries {
+		if _, kept := fresh.entries[stem]; !kept && e.ended == nil {
+			e.refused = errors.New("its dossier is no longer in the spool")
+		}
+	}
+	a.ledger.chain, a.ledger.floor, a.ledger.halt = fresh.chain, max(a.ledger.floor, fresh.floor), fresh.halt
+	if fresh.heard.wall != 0 {
+		a.ledger.heard = fresh.heard
+	}
+	a.Log.Info("spool read", "policy", a.ledger.chain.Ref().Revision, "dossiers", len(c.dossiers))
+	return nil
+}

@@ -1,0 +1,320 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"time"
+
+	"golang.org/x/crypto/ssh"
+
+	"pim-ssh/broker"
+	"pim-ssh/broker/api"
+	"pim-ssh/broker/policy"
+	"pim-ssh/broker/statement"
+)
+
+// Pauses between attempts to reach a broker; each is jittered so that ten thousand hosts do not knock as one.
+const (
+	firstPause = 250 * time.Millisecond
+	lastPause  = 10 * time.Second
+)
+
+// maxSkew is how far a broker's clock may be from ours for its beat to count as a fresh word.
+const maxSkew = broker.MaxAhead
+
+// follow keeps one watch stream open until ctx ends. What arrives is verified like everything on disk; a broker can
+// only deliver signed things, and take away.
+func (a *Agent) follow(ctx context.Context) {
+	pause := firstPause
+	var after *uint64
+	for ctx.Err() == nil {
+		started := a.Clock.Boot()
+		err := a.followOnce(ctx, &after)
+		if ctx.Err() != nil {
+			return
+		}
+		if a.Clock.Boot()-started > lastPause {
+			pause = firstPause
+		}
+		a.Log.Warn("not following a broker", "error", err, "again", pause)
+		select {
+		case <-ctx.Done():
+		case <-a.Clock.After(pause/2 + rand.N(pause)):
+		}
+		pause = min(2*pause, lastPause)
+	}
+}
+
+// followOnce connects by the present policy, enrols if that is still to do, and reads the stream until it breaks or
+// policy names other brokers.
+func (a *Agent) followOnce(ctx context.Context, after **uint64) error {
+	s := a.ledger.snapshot(a.Clock.now())
+	client, err := api.NewClient(api.Config{Policy: s.chain.Current(), Address: a.Broker, Identity: a.identity})
+	if err != nil {
+		return err
+	}
+	defer client.Close()
+	submit := func(ctx context.Context, p statement.Proof) error {
+		_, err := client.Submit(ctx, p)
+		return err
+	}
+	if err := a.enrolOnce(ctx, submit); err != nil {
+		return fmt.Errorf("enrolment: %w", err)
+	}
+	stream, err := client.Watch(ctx, *after)
+	if err != nil {
+		return err
+	}
+	defer stream.Close()
+	ctx, stop := context.WithCancel(ctx)
+	defer stop()
+	go a.postReports(ctx, submit)
+	listing := &listing{whole: *after == nil}
+	for {
+		frame, err := stream.Next()
+		if err != nil {
+			return err
+		}
+		if err := a.take(ctx, frame, listing); err != nil {
+			return err
+		}
+		*after = stream.Position()
+		if frame.Policy != nil && a.ledger.snapshot(0).chain.Ref() != s.chain.Ref() && listing.done {
+			return errors.New("policy changed: connecting by the new one")
+		}
+	}
+}
+
+// postReports hands spooled reports over while the stream stands.
+func (a *Agent) postReports(ctx context.Context, submit func(context.Context, statement.Proof) error) {
+	for {
+		if err := a.reports.post(ctx, submit); err != nil && ctx.Err() == nil {
+			a.Log.Warn("reports wait", "error", err)
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-a.reports.spare:
+		case <-a.Clock.After(lastPause):
+		}
+	}
+}
+
+// listing is what a stream that began at the beginning has named so far: when it is whole, a live grant it did not
+// name is one that ended while we were not listening.
+type listing struct {
+	whole bool
+	done  bool
+	named map[broker.Stem]bool
+}
+
+// take acts on one frame.
+func (a *Agent) take(ctx context.Context, f api.Frame, l *listing) error {
+	if f.Index == nil && (f.Policy != nil || f.Dossier != nil) {
+		l.whole = true // the broker did not know where we were and begins at the beginning
+	}
+	switch {
+	case f.Policy != nil:
+		return a.takePolicy(ctx, *f.Policy)
+	case f.Dossier != nil:
+		if l.named == nil {
+			l.named = map[broker.Stem]bool{}
+		}
+		l.named[f.Dossier.Stem()] = true
+		return a.takeDossier(*f.Dossier)
+	case f.Ended != nil:
+		return a.takeEnded(f.Ended.Request, Tombstone{How: EndedHow(f.Ended.How), At: f.Ended.At})
+	case f.Beat != 0:
+		if l.whole && !l.done {
+			a.endUnnamed(l.named)
+		}
+		l.done = true
+		return a.takeBeat(f.Beat)
+	}
+	return nil
+}
+
+// takePolicy walks the chain forward. What does not follow is refused and said; a fork stops granting for good.
+func (a *Agent) takePolicy(ctx context.Context, p statement.Proof) error {
+	s := a.ledger.snapshot(a.Clock.now())
+	next, err := s.chain.Advance(p)
+	var fork *policy.Fork
+	switch {
+	case errors.Is(err, policy.ErrKnown):
+		return nil
+	case errors.As(err, &fork):
+		a.Log.Error("GRANTING STOPS: policy forked", "error", err)
+		a.ledger.mu.Lock()
+		a.ledger.halt = err
+		a.ledger.mu.Unlock()
+		a.spooling.Lock()
+		defer a.spooling.Unlock()
+		return a.Spool.putFork(fork)
+	case err != nil:
+		a.Log.Error("policy revision refused", "error", err)
+		return nil
+	}
+	a.spooling.Lock()
+	err = a.Spool.putPolicy(next)
+	a.spooling.Unlock()
+	if err != nil {
+		return err
+	}
+	a.adoptPolicy(next)
+	a.Log.Info("policy followed", "revision", next.Ref().Revision)
+	if a.PolicyChanged != nil {
+		host := s.host
+		go func() {
+			if err := a.PolicyChanged(ctx, next.Current(), host); err != nil {
+				a.Log.Error("this machine was not brought in step with policy", "revision", next.Ref().Revision, "error", err)
+			}
+		}()
+	}
+	return nil
+}
+
+// adoptPolicy judges everything again. A grant that held and holds no more is ended for good, as brokers end it.
+func (a *Agent) adoptPolicy(chain policy.Chain) {
+	var lost []*entry
+	a.ledger.mu.Lock()
+	a.ledger.chain = chain
+	for _, e := range a.ledger.entries {
+		held := e.refused == nil
+		e.prove(chain)
+		if held && e.refused != nil && broker.KindOf(e.refused) != broker.Unavailable {
+			lost = append(lost, e)
+		}
+	}
+	a.ledger.mu.Unlock()
+	for _, e := range lost {
+		if err := a.entomb(e, EndedHow(broker.EndedByRevoke)); err != nil {
+			a.Log.Error("end not kept on disk", "error", err)
+		}
+	}
+	poke(a.wake)
+}
+
+// takeDossier adds what a broker shows to what is known of the same request. It is kept even when it proves nothing
+// yet: a policy revision on its way may change that.
+func (a *Agent) takeDossier(d broker.Dossier) error {
+	stem := d.Stem()
+	a.ledger.mu.RLock()
+	e, known := a.ledger.entries[stem]
+	a.ledger.mu.RUnlock()
+	if known {
+		merged, err := broker.Merge(e.dossier, d)
+		if err != nil {
+			return nil // another request with this stem: what was first stays
+		}
+		d = merged
+	}
+	a.ledger.mu.Lock()
+	fresh := a.ledger.judge(d)
+	a.ledger.mu.Unlock()
+	a.spooling.Lock()
+	err := a.Spool.putDossier(fresh.dossier)
+	a.spooling.Unlock()
+	if err != nil {
+		return err
+	}
+	a.ledger.mu.Lock()
+	if known {
+		e.dossier, e.grant, e.refused = fresh.dossier, fresh.grant, fresh.refused
+	} else {
+		a.ledger.entries[stem] = fresh
+	}
+	a.ledger.mu.Unlock()
+	if fresh.refused != nil {
+		a.Log.Warn("dossier opens nothing", "grant", stem.Grant(), "why", fresh.refused)
+	}
+	poke(a.wake)
+	return nil
+}
+
+// takeEnded believes a broker's bare word, because it only takes away.
+func (a *Agent) takeEnded(request statement.Hash, t Tombstone) error {
+	stem := broker.StemOf(request)
+	a.ledger.mu.RLock()
+	e, known := a.ledger.entries[stem]
+	a.ledger.mu.RUnlock()
+	if known {
+		defer poke(a.wake)
+		return a.entomb(e, t.How)
+	}
+	a.ledger.mu.Lock()
+	a.ledger.ended[request] = t
+	a.ledger.mu.Unlock()
+	a.spooling.Lock()
+	defer a.spooling.Unlock()
+	return a.Spool.putTombstone(request, t)
+}
+
+// endUnnamed ends what a broker's whole list of live grants does not name: it ended while this host was not listening.
+func (a *Agent) endUnnamed(named map[broker.Stem]bool) {
+	a.ledger.each(func(stem broker.Stem, e *entry) {
+		a.ledger.mu.RLock()
+		over := e.over(a.Clock.now())
+		a.ledger.mu.RUnlock()
+		if named[stem] || over {
+			return
+		}
+		a.Log.Warn("grant is no longer listed by the broker", "grant", stem.Grant())
+		if err := a.entomb(e, EndedHow(broker.EndedByRevoke)); err != nil {
+			a.Log.Error("end not kept on disk", "grant", stem.Grant(), "error", err)
+		}
+	})
+	poke(a.wake)
+}
+
+// takeBeat notes a fresh word, unless the two clocks are too far apart for it to mean anything.
+func (a *Agent) takeBeat(beat statement.Time) error {
+	now := a.Clock.now()
+	if skew := now.Sub(beat); skew > maxSkew || skew < -maxSkew {
+		a.Log.Error("the broker's clock and ours differ too much: its word does not count as fresh", "broker", beat, "host", now)
+		return nil
+	}
+	a.ledger.mu.Lock()
+	a.ledger.heard = heardAt(now, a.Clock)
+	a.ledger.mu.Unlock()
+	a.spooling.Lock()
+	defer a.spooling.Unlock()
+	return a.Spool.putTime(heardFile, now)
+}
+
+// enrolOnce posts this host's enrolment, once in its life: the token with the machine's own identity and ssh keys,
+// signed by the token's secret and the identity.
+func (a *Agent) enrolOnce(ctx context.Context, submit func(context.Context, statement.Proof) error) error {
+	if _, err := a.Spool.read(enrolledFile); err == nil {
+		return nil
+	}
+	proof, err := a.enrolment()
+	if err != nil {
+		return err
+	}
+	if err := submit(ctx, proof); err != nil {
+		return err
+	}
+	a.Log.Info("enrolled", "host", a.Host().Name)
+	a.spooling.Lock()
+	defer a.spooling.Unlock()
+	return a.Spool.putTime(enrolledFile, a.Clock.now())
+}
+
+func (a *Agent) enrolment() (statement.Proof, error) {
+	head, err := a.head(statement.KindEnrolment, statement.Day)
+	if err != nil {
+		return statement.Proof{}, err
+	}
+	identity, err := keyOf(a.identity)
+	if err != nil {
+		return statement.Proof{}, err
+	}
+	secret, err := ssh.NewSignerFromKey(a.token.secret)
+	if err != nil {
+		return statement.Proof{}, err
+	}
+	body := statement.Enrolment{Head: head, Token: a.token.token, MachineID: a.MachineID, Identity: identity, HostKeys: a.HostKeys}
+	return statement.Sign(body, secret, a.reports.signer)
+}

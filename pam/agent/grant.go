@@ -1,0 +1,244 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"time"
+
+	"github.com/go-json-experiment/json"
+
+	"pim-ssh/broker"
+	"pim-ssh/broker/statement"
+)
+
+// record is /run/pim-ssh/open/<stem>.json: the window's end on the clock nobody sets, for an agent that restarts.
+type record struct {
+	Grant    broker.GrantID `json:"grant"`
+	Until    statement.Time `json:"until"`
+	BootID   string         `json:"boot_id"`
+	Boottime int64          `json:"boottime"` // nanoseconds of CLOCK_BOOTTIME at which the window ends
+}
+
+func (a *Agent) recordPath(stem broker.Stem) string {
+	return filepath.Join(a.RunDir, openDir, string(stem)+".json")
+}
+
+func (a *Agent) sudoersPath(stem broker.Stem) string {
+	return filepath.Join(a.RunDir, sudoersDir, stem.SudoersFile())
+}
+
+// deadlineOf is the end of a grant's window: what its record of this boot says, if that is earlier.
+func (a *Agent) deadlineOf(g broker.Grant) (deadline, error) {
+	d := a.Clock.deadlineOf(g.Until)
+	data, err := os.ReadFile(a.recordPath(g.Stem))
+	if errors.Is(err, os.ErrNotExist) {
+		return d, nil
+	}
+	var r record
+	if err == nil {
+		err = statement.DecodeStrict(data, &r)
+	}
+	if err != nil {
+		return deadline{}, fmt.Errorf("record of %s: %w", g.ID, err)
+	}
+	if r.BootID == a.BootID {
+		d.boot = min(d.boot, time.Duration(r.Boottime))
+	}
+	return d, nil
+}
+
+// openIfDue opens a grant whose window has begun, and returns how long the keeper may look away from it.
+func (a *Agent) openIfDue(ctx context.Context, e *entry) time.Duration {
+	now := a.Clock.now()
+	s := a.ledger.snapshot(now)
+	a.ledger.mu.RLock()
+	g, over, refused := e.grant, e.over(now), e.refused
+	a.ledger.mu.RUnlock()
+	if refused != nil || over {
+		if e.standing {
+			return watchful
+		}
+		return idle
+	}
+	if e.opened != nil && sameArms(e.opened.as, g) {
+		return max(0, min(watchful, a.Clock.remaining(e.opened.end)))
+	}
+	if err := g.LiveOn(s.host, now); err != nil {
+		return max(time.Millisecond, min(watchful, g.From.Std().Sub(a.Clock.Wall())))
+	}
+	if wait := e.retry - a.Clock.Boot(); wait > 0 {
+		return wait
+	}
+	if err := a.open(ctx, e, g); err != nil {
+		e.failures++
+		e.retry = a.Clock.Boot() + min(idle, watchful<<min(e.failures, 5))
+		a.Log.Error("grant not opened", "grant", g.ID, "person", g.Person, "role", g.Role, "error", err)
+		return watchful
+	}
+	e.failures, e.retry = 0, 0
+	return 0
+}
+
+// sameArms reports whether what stands for one grant is right for the other.
+func sameArms(a, b broker.Grant) bool {
+	return a.Until == b.Until && a.Account == b.Account && slices.Equal(sudoRules(a), sudoRules(b))
+}
+
+// open makes everything that ends the window before the one thing that begins it: record, unit and reaper (read back),
+// sudoers, and only then the ledger's word that sessions may start.
+func (a *Agent) open(ctx context.Context, e *entry, g broker.Grant) error {
+	end, err := a.deadlineOf(g)
+	if err != nil {
+		return err
+	}
+	remaining := a.Clock.remaining(end)
+	if remaining <= 0 {
+		return a.entomb(e, endedByLapse)
+	}
+	e.standing = true
+	r, err := json.Marshal(record{Grant: g.ID, Until: g.Until, BootID: a.BootID, Boottime: int64(end.boot)})
+	if err != nil {
+		return err
+	}
+	if err := writeFile(a.recordPath(g.Stem), r, 0o600); err != nil {
+		return err
+	}
+	w := Window{Stem: g.Stem, Until: g.Until, Remaining: remaining, Remove: []string{a.sudoersPath(g.Stem), a.recordPath(g.Stem)}}
+	place, err := a.Units.Open(ctx, w)
+	if err != nil {
+		return err
+	}
+	if len(sudoRules(g)) == 0 {
+		err = removeFile(a.sudoersPath(g.Stem))
+	} else {
+		err = a.Tools.writeSudoers(ctx, filepath.Join(a.RunDir, sudoersDir), g)
+	}
+	if err != nil {
+		return err
+	}
+	e.gate.Lock()
+	e.opened = &opened{place: place, end: end, as: g}
+	e.gate.Unlock()
+	a.Log.Info("grant open", "grant", g.ID, "person", g.Person, "role", g.Role, "until", g.Until, "remaining", remaining.Round(time.Second))
+	return nil
+}
+
+// endIfOver ends what stands for a grant that may open nothing any more.
+func (a *Agent) endIfOver(ctx context.Context, e *entry) {
+	now := a.Clock.now()
+	a.ledger.mu.RLock()
+	stem, over, refused, ended := e.dossier.Stem(), e.over(now), e.refused, e.ended
+	if refused == nil {
+		refused = elsewhere(e.grant, a.ledger.host)
+	}
+	a.ledger.mu.RUnlock()
+	lapsed := e.opened != nil && a.Clock.remaining(e.opened.end) <= 0
+	if ended == nil && refused == nil && (over || lapsed) {
+		if err := a.entomb(e, endedByLapse); err != nil {
+			a.Log.Error("lapse not kept on disk", "grant", stem.Grant(), "error", err)
+		}
+	}
+	if !e.standing || !over && !lapsed && refused == nil {
+		return
+	}
+	why := "its window is over"
+	switch {
+	case refused != nil:
+		why = refused.Error()
+	case ended != nil:
+		why = "ended by " + string(ended.How)
+	}
+	if err := a.end(ctx, stem, e); err != nil {
+		a.Log.Error("grant not ended yet, trying again", "grant", stem.Grant(), "why", why, "error", err)
+		return
+	}
+	e.standing = false
+	a.Log.Info("grant ended", "grant", stem.Grant(), "why", why)
+}
+
+// entomb makes an end final, in memory first and then on disk. It is harmless to say it twice.
+func (a *Agent) entomb(e *entry, how EndedHow) error {
+	t := Tombstone{How: how, At: a.Clock.now()}
+	a.ledger.mu.Lock()
+	if e.ended != nil {
+		a.ledger.mu.Unlock()
+		return nil
+	}
+	e.ended = &t
+	request := e.dossier.Request.Hash()
+	a.ledger.ended[request] = t
+	a.ledger.mu.Unlock()
+	a.spooling.Lock()
+	defer a.spooling.Unlock()
+	return a.Spool.putTombstone(request, t)
+}
+
+// end takes everything of a grant off the machine: no more starts, its sudo rules, its sessions in other grants'
+// units, its own unit with all in it, and last the reaper and the record. It is tried again until it returns nil.
+func (a *Agent) end(ctx context.Context, stem broker.Stem, e *entry) error {
+	e.gate.Lock()
+	e.opened = nil
+	e.gate.Unlock()
+	return errors.Join(
+		removeFile(a.sudoersPath(stem)),
+		a.endSessions(ctx, stem),
+		a.Units.Close(ctx, stem),
+		removeFile(a.recordPath(stem)),
+	)
+}
+
+// endSessions kills the sessions that belong to a grant but live in the unit of another.
+func (a *Agent) endSessions(ctx context.Context, stem broker.Stem) error {
+	var errs []error
+	for _, s := range a.sessions.of(stem) {
+		if s.Stem == stem {
+			continue
+		}
+		place, stands := a.placeOf(s.Stem)
+		if !stands {
+			continue
+		}
+		a.Log.Info("session ended with one of its grants", "session", s.name(), "grant", stem.Grant(), "in", s.Stem.Unit())
+		errs = append(errs, place.sub(s.name()).kill(ctx))
+	}
+	return errors.Join(errs...)
+}
+
+// placeOf returns where the processes of a grant that is open live.
+func (a *Agent) placeOf(stem broker.Stem) (Place, bool) {
+	a.ledger.mu.RLock()
+	e := a.ledger.entries[stem]
+	a.ledger.mu.RUnlock()
+	if e == nil {
+		return Place{}, false
+	}
+	e.gate.RLock()
+	defer e.gate.RUnlock()
+	if e.opened == nil {
+		return Place{}, false
+	}
+	return e.opened.place, true
+}
+
+// sweep forgets sessions in which nothing lives, and reports their end.
+func (a *Agent) sweep() {
+	for _, s := range a.sessions.which(func(session) bool { return true }) {
+		place, stands := a.placeOf(s.Stem)
+		if stands && !place.sub(s.name()).remove() {
+			continue
+		}
+		a.closeSession(s)
+	}
+}
+
+func (a *Agent) closeSession(s session) {
+	if !a.sessions.drop(s.N) {
+		return
+	}
+	a.Log.Info("session closed", "session", s.name(), "grant", s.Stem.Grant(), "service", s.Service, "account", s.Account)
+	a.reports.closed(s)
+}

@@ -1,0 +1,173 @@
+package agent
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"sync"
+	"time"
+
+	"pim-ssh/broker"
+	"pim-ssh/broker/policy"
+	"pim-ssh/broker/statement"
+)
+
+// entry is one dossier this host was given, and where its grant stands here. The zero entry opens nothing.
+type entry struct {
+	dossier broker.Dossier
+	grant   broker.Grant // set when refused is nil
+	refused error        // why it proves no grant under the current policy
+	ended   *Tombstone   // set once and for ever
+
+	// gate is held for reading while a process is put into the grant's unit, and for writing while that stops being
+	// possible: after the write nothing can slip in behind the kill.
+	gate   sync.RWMutex
+	opened *opened // nil unless unit, reaper and sudoers stand; guarded by gate
+
+	standing bool          // keeper only: something of it may exist in systemd or /run
+	failures int           // keeper only: openings that went wrong since the last that did not
+	retry    time.Duration // keeper only: on the boottime clock, not before then
+}
+
+// opened is what stands on this machine for a grant.
+type opened struct {
+	place Place
+	end   deadline
+	as    broker.Grant // what reaper and sudoers were made from
+}
+
+// over reports whether nothing may ever start under the entry again.
+func (e *entry) over(now statement.Time) bool {
+	return e.ended != nil || e.refused == nil && now >= e.grant.Until
+}
+
+// prove judges the dossier under a policy. A proof is good for one policy revision: callers prove all again when it changes.
+func (e *entry) prove(chain policy.Chain) {
+	e.grant, e.refused = broker.Prove(chain, e.dossier)
+}
+
+// elsewhere reports why a grant is not for this host at all, at whatever time: the rule's own words, asked at the
+// window's first moment and with a policy that lasts.
+func elsewhere(g broker.Grant, h broker.Host) error {
+	g.Newest, g.Expires = g.From, g.Until
+	return g.LiveOn(h, g.From)
+}
+
+// ledger is everything this host knows, guarded by mu: the keeper writes, answers read. Entries are never removed
+// while they stand on the machine.
+type ledger struct {
+	mu      sync.RWMutex
+	host    broker.Host
+	chain   policy.Chain
+	entries map[broker.Stem]*entry
+	ended   map[statement.Hash]Tombstone // by request: also of requests whose dossier never came
+	heard   heard
+	floor   statement.Time
+	halt    error // why nothing may start at all
+}
+
+func newLedger(c contents, h heard) *ledger {
+	l := &ledger{host: c.enrolment.Host, chain: c.chain, entries: map[broker.Stem]*entry{}, ended: c.tombstones, heard: h, floor: c.floor, halt: c.halt}
+	for stem, d := range c.dossiers {
+		l.entries[stem] = l.judge(d)
+	}
+	return l
+}
+
+// judge makes the entry of a dossier under what is known now. The caller holds mu, or is alone.
+func (l *ledger) judge(d broker.Dossier) *entry {
+	e := &entry{dossier: d}
+	e.prove(l.chain)
+	if t, dead := l.ended[d.Request.Hash()]; dead {
+		e.ended = &t
+	}
+	return e
+}
+
+// each calls do for every entry in the order of stems, without holding the lock.
+func (l *ledger) each(do func(broker.Stem, *entry)) {
+	l.mu.RLock()
+	entries := maps.Clone(l.entries)
+	l.mu.RUnlock()
+	for _, stem := range slices.Sorted(maps.Keys(entries)) {
+		do(stem, entries[stem])
+	}
+}
+
+// snapshot is what one answer is judged by.
+type snapshot struct {
+	now   statement.Time
+	host  broker.Host
+	chain policy.Chain
+	heard heard
+	floor statement.Time
+	halt  error
+}
+
+func (l *ledger) snapshot(now statement.Time) snapshot {
+	l.mu.RLock()
+	defer l.mu.RUnlock()
+	return snapshot{now, l.host, l.chain, l.heard, l.floor, l.halt}
+}
+
+// view is one grant as an answer sees it: proved, with nothing said yet about whether it may start something.
+type view struct {
+	*entry
+	broker.Grant
+}
+
+// grants returns the grants that prove and were not ended, those that lapse first in front.
+func (l *ledger) grants() []view {
+	l.mu.RLock()
+	defer l.mu.RUnlock()
+	var found []view
+	for _, e := range l.entries {
+		if e.refused == nil && e.ended == nil {
+			found = append(found, view{e, e.grant})
+		}
+	}
+	slices.SortFunc(found, func(a, b view) int {
+		if a.Until != b.Until {
+			return int(a.Until - b.Until)
+		}
+		return slices.Compare([]byte(a.Stem), []byte(b.Stem))
+	})
+	return found
+}
+
+// named returns the grant of one stem, or why it opens nothing.
+func (l *ledger) named(stem broker.Stem) (view, error) {
+	l.mu.RLock()
+	defer l.mu.RUnlock()
+	e, known := l.entries[stem]
+	switch {
+	case !known:
+		return view{}, fmt.Errorf("grant %s is not known here", stem.Grant())
+	case e.ended != nil:
+		return view{}, fmt.Errorf("grant %s is over: %s", stem.Grant(), e.ended.How)
+	case e.refused != nil:
+		return view{}, fmt.Errorf("grant %s: %w", stem.Grant(), e.refused)
+	}
+	return view{e, e.grant}, nil
+}
+
+var errClockBehind = errors.New("this machine's clock is behind the newest time it has seen: set it right")
+
+// mayStart reports why a grant starts nothing here and now, though its window may be open. It is the whole rule but
+// for what stands on the machine, which live asks.
+func (s snapshot) mayStart(g broker.Grant, clock Clock) error {
+	if s.halt != nil {
+		return fmt.Errorf("granting has stopped on this host: %w", s.halt)
+	}
+	if s.now.Add(slack) < s.floor {
+		return errClockBehind
+	}
+	if expires := s.chain.Current().Expires; s.now >= expires {
+		return fmt.Errorf("the policy expired at %s", expires)
+	}
+	if err := g.LiveOn(s.host, s.now); err != nil {
+		return err
+	}
+	return s.heard.fresh(g.Offline, clock)
+}

@@ -1,0 +1,142 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"pim-ssh/broker"
+	"pim-ssh/broker/statement"
+)
+
+// recover reads what a dead agent, or a dead machine, left: the spool into the ledger, sessions from /run, and then
+// ends everything on the machine that no live grant stands for. Nothing is answered before it is through.
+func (a *Agent) recover(ctx context.Context) error {
+	c, err := a.Spool.load()
+	if err != nil {
+		return err
+	}
+	if err := a.Spool.checkMachine(a.MachineID); err != nil {
+		return err
+	}
+	a.identity, a.token = c.enrolment.Identity, c.enrolment
+	a.ledger = newLedger(c, heardAt(c.heard, a.Clock))
+	a.asked = newAsked()
+	if a.sessions, err = loadSessions(filepath.Join(a.RunDir, sessionsDir), a.Log); err != nil {
+		return err
+	}
+	if a.reports, err = newReporter(a); err != nil {
+		return err
+	}
+	if c.halt != nil {
+		a.Log.Error("granting has stopped on this host", "why", c.halt)
+	}
+	stems, err := a.left(ctx)
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for _, stem := range stems {
+		errs = append(errs, a.adopt(ctx, stem))
+	}
+	return errors.Join(errs...)
+}
+
+// left lists every grant that something on this machine stands for.
+func (a *Agent) left(ctx context.Context) ([]broker.Stem, error) {
+	stems, err := a.Units.Stems(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("recovery: %w", err)
+	}
+	for dir, parse := range map[string]func(string) (broker.Stem, error){
+		sudoersDir: func(name string) (broker.Stem, error) { return broker.ParseStem(strings.TrimPrefix(name, "g-")) },
+		openDir:    func(name string) (broker.Stem, error) { return broker.ParseStem(strings.TrimSuffix(name, ".json")) },
+	} {
+		found, err := a.namesIn(dir, parse)
+		if err != nil {
+			return nil, err
+		}
+		stems = append(stems, found...)
+	}
+	return stems, nil
+}
+
+// namesIn reads the grants that files in a directory are named for; a file of any other name is not ours and goes.
+func (a *Agent) namesIn(dir string, parse func(string) (broker.Stem, error)) ([]broker.Stem, error) {
+	path := filepath.Join(a.RunDir, dir)
+	entries, err := os.ReadDir(path)
+	if err != nil {
+		return nil, fmt.Errorf("recovery: %w", err)
+	}
+	var stems []broker.Stem
+	for _, e := range entries {
+		stem, err := parse(e.Name())
+		if err != nil {
+			a.Log.Warn("stray file removed", "file", filepath.Join(path, e.Name()), "error", os.RemoveAll(filepath.Join(path, e.Name())))
+			continue
+		}
+		stems = append(stems, stem)
+	}
+	return stems, nil
+}
+
+// adopt keeps what stands for a live grant (the keeper's first round verifies and arms it again) and ends the rest.
+func (a *Agent) adopt(ctx context.Context, stem broker.Stem) error {
+	e := a.ledger.entries[stem]
+	why := a.overdue(stem, e)
+	if why == nil {
+		e.standing = true
+		a.sessions.raise(a.subgroups(stem))
+		return nil
+	}
+	a.Log.Warn("ending what stands without a live grant", "grant", stem.Grant(), "why", why)
+	if e == nil {
+		e = &entry{}
+	}
+	if err := a.end(ctx, stem, e); err != nil {
+		return fmt.Errorf("grant %s is over and could not be ended: %w", stem.Grant(), err)
+	}
+	return nil
+}
+
+// overdue says why what stands for a grant must go; nil when it may stay.
+func (a *Agent) overdue(stem broker.Stem, e *entry) error {
+	switch {
+	case e == nil:
+		return errors.New("no dossier of it is known")
+	case e.ended != nil:
+		return fmt.Errorf("it was ended by %s", e.ended.How)
+	case e.refused != nil:
+		return e.refused
+	}
+	end, err := a.deadlineOf(e.grant)
+	if err != nil {
+		return err
+	}
+	if a.Clock.remaining(end) <= 0 {
+		return errors.Join(errors.New("its window is over"), a.entomb(e, endedByLapse))
+	}
+	return elsewhere(e.grant, a.ledger.host)
+}
+
+// subgroups lists the session cgroups that exist below a unit in any slice we use.
+func (a *Agent) subgroups(stem broker.Stem) []string {
+	var names []string
+	for _, root := range []string{"/sys/fs/cgroup", "/sys/fs/cgroup/unified", "/sys/fs/cgroup/systemd"} {
+		entries, err := os.ReadDir(filepath.Join(root, "system.slice", stem.Unit()))
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		for _, e := range entries {
+			names = append(names, e.Name())
+		}
+	}
+	return names
+}
+
+// HashMachineID is how a machine-id is named in statements: without telling it.
+func HashMachineID(id string) statement.Hash { return statement.HashOf([]byte(strings.TrimSpace(id))) }

@@ -1,0 +1,186 @@
+package agent
+
+import (
+	"context"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"golang.org/x/crypto/ssh"
+
+	"pim-ssh/broker"
+	"pim-ssh/broker/statement"
+)
+
+// reporter tells brokers what happened here: each report is numbered, signed with the host's identity and kept in the
+// spool until a broker has taken it. It never delays an answer: what it is told waits in a bounded queue.
+type reporter struct {
+	a      *Agent
+	signer ssh.Signer
+	queue  chan statement.Report
+	spare  chan struct{} // buffered: there is something to post
+
+	mu   sync.Mutex
+	said map[string]time.Duration // refusals reported lately, so that a loop of them does not flood the log
+}
+
+const (
+	reportQueue  = 1024
+	reportLife   = 30 * statement.Day // how long a report stays acceptable
+	refusedAgain = time.Minute        // the same refusal is reported at most this often
+	reportName   = "%016d.json"
+)
+
+func newReporter(a *Agent) (*reporter, error) {
+	signer, err := ssh.NewSignerFromKey(a.identity)
+	if err != nil {
+		return nil, fmt.Errorf("identity: %w", err)
+	}
+	return &reporter{a: a, signer: signer, queue: make(chan statement.Report, reportQueue), spare: make(chan struct{}, 1),
+		said: map[string]time.Duration{}}, nil
+}
+
+func (r *reporter) opened(s session) { r.tell(statement.SessionOpened, s, s.Opened) }
+func (r *reporter) closed(s session) { r.tell(statement.SessionClosed, s, r.a.Clock.now()) }
+
+func (r *reporter) tell(what statement.ReportWhat, s session, at statement.Time) {
+	r.put(statement.Report{What: what, Grant: string(s.Stem.Grant()), Session: s.name(), Service: s.Service, Account: s.Account, At: at})
+}
+
+// refused reports that somebody was turned away; grant may be empty.
+func (r *reporter) refused(service string, account statement.Account, grant broker.Stem, why string) {
+	key := service + "\x00" + string(account) + "\x00" + why
+	r.mu.Lock()
+	now := r.a.Clock.Boot()
+	last, again := r.said[key]
+	again = again && now-last < refusedAgain
+	if !again {
+		if len(r.said) >= reportQueue {
+			clear(r.said)
+		}
+		r.said[key] = now
+	}
+	r.mu.Unlock()
+	if again {
+		return
+	}
+	report := statement.Report{What: statement.SessionRefused, Service: service, Account: account, At: r.a.Clock.now(), Why: why}
+	if grant != "" {
+		report.Grant = string(grant.Grant())
+	}
+	r.put(report)
+}
+
+func (r *reporter) put(report statement.Report) {
+	select {
+	case r.queue <- report:
+	default:
+		r.a.Log.Error("report dropped: the queue is full", "what", report.What, "session", report.Session)
+	}
+}
+
+// run signs and spools what is told, until ctx ends; what is in the queue then is still spooled.
+func (r *reporter) run(ctx context.Context) {
+	for {
+		select {
+		case report := <-r.queue:
+			r.keep(report)
+		case <-ctx.Done():
+			for len(r.queue) > 0 {
+				r.keep(<-r.queue)
+			}
+			return
+		}
+	}
+}
+
+func (r *reporter) keep(report statement.Report) {
+	if err := r.spool(report); err != nil {
+		r.a.Log.Error("report not kept", "what", report.What, "session", report.Session, "error", err)
+		return
+	}
+	poke(r.spare)
+}
+
+func (r *reporter) spool(report statement.Report) error {
+	head, err := r.a.head(statement.KindReport, reportLife)
+	if err != nil {
+		return err
+	}
+	r.a.spooling.Lock()
+	defer r.a.spooling.Unlock()
+	if report.Sequence, err = r.a.Spool.nextSequence(); err != nil {
+		return err
+	}
+	report.Head = head
+	proof, err := statement.Sign(report, r.signer)
+	if err != nil {
+		return err
+	}
+	return r.a.Spool.putJSON(proof, reportDir, fmt.Sprintf(reportName, report.Sequence))
+}
+
+// post hands every spooled report to a broker, in order. A report that a broker understands and refuses is set
+// aside; one it cannot take now stops the round.
+func (r *reporter) post(ctx context.Context, submit func(context.Context, statement.Proof) error) error {
+	r.a.spooling.Lock()
+	names, err := r.a.Spool.names(reportDir)
+	r.a.spooling.Unlock()
+	if err != nil {
+		return err
+	}
+	for _, name := range names {
+		proof, err := r.a.Spool.readProof(reportDir, name)
+		if err == nil {
+			err = submit(ctx, proof)
+		}
+		if kind := broker.KindOf(err); kind == broker.Unavailable || ctx.Err() != nil {
+			return err
+		}
+		r.a.spooling.Lock()
+		if err != nil {
+			r.a.Spool.setAside(err, reportDir, name)
+		} else {
+			err = removeFile(r.a.Spool.path(reportDir, name))
+		}
+		r.a.spooling.Unlock()
+		if err != nil {
+			r.a.Log.Warn("report not taken", "report", name, "error", err)
+		}
+	}
+	return nil
+}
+
+// sequenceFile holds the number of the last report ever made, whether or not it was posted since.
+const sequenceFile = "sequence"
+
+// nextSequence counts up before a report is written: a number may be lost in a crash, never used twice.
+func (s *Spool) nextSequence() (uint64, error) {
+	var last uint64
+	data, err := s.read(sequenceFile)
+	if err == nil {
+		last, err = strconv.ParseUint(strings.TrimSpace(string(data)), 10, 63)
+	}
+	if err = ignoreMissing(err); err != nil {
+		return 0, fmt.Errorf("report sequence: %w", err)
+	}
+	next := last + 1
+	return next, writeFile(s.path(sequenceFile), []byte(strconv.FormatUint(next, 10)+"\n"), 0o600)
+}
+
+// head begins a statement by this host.
+func (a *Agent) head(kind statement.Kind, life statement.Seconds) (statement.Head, error) {
+	nonce := make([]byte, 16)
+	if _, err := io.ReadFull(a.Random, nonce); err != nil {
+		return statement.Head{}, errors.Join(errors.New("nonce"), err)
+	}
+	now := a.Clock.now()
+	s := a.ledger.snapshot(now)
+	return statement.Head{V: statement.Version, Kind: kind, Deployment: s.chain.Deployment(), Policy: s.chain.Ref(), Host: s.host.Name,
+		Nonce: hex.EncodeToString(nonce), Created: now, NotAfter: now.Add(life)}, nil
+}

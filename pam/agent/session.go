@@ -1,0 +1,151 @@
+package agent
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+
+	"github.com/go-json-experiment/json"
+
+	"pim-ssh/broker"
+	"pim-ssh/broker/statement"
+)
+
+// session is one login or sudo run: the processes in sub-cgroup s-<N> of Stem's unit. It ends with the first of
+// Grants, and lives in Stem's unit because Stem lapses first.
+type session struct {
+	N       uint64            `json:"n"`
+	Stem    broker.Stem       `json:"stem"`
+	Grants  []broker.Stem     `json:"grants"`
+	Process process           `json:"process"` // the sshd or sudo that asked
+	Service string            `json:"service"`
+	Account statement.Account `json:"account"` // logged in as, or run as
+	Opened  statement.Time    `json:"opened"`
+}
+
+func (s session) name() string { return "s-" + strconv.FormatUint(s.N, 10) }
+
+// sessions is the registry of what runs, mirrored in dir (on /run) so that a restarted agent knows which session
+// belongs to which grants.
+type sessions struct {
+	dir string
+	mu  sync.Mutex
+	all map[uint64]session
+	top uint64 // the highest number ever given
+}
+
+func loadSessions(dir string, log *slog.Logger) (*sessions, error) {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, fmt.Errorf("sessions: %w", err)
+	}
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return nil, fmt.Errorf("sessions: %w", err)
+	}
+	r := &sessions{dir: dir, all: map[uint64]session{}}
+	for _, e := range entries {
+		s, err := readSession(filepath.Join(dir, e.Name()))
+		if err != nil {
+			log.Error("session record refused", "file", e.Name(), "error", errors.Join(err, os.Remove(filepath.Join(dir, e.Name()))))
+			continue
+		}
+		r.all[s.N] = s
+		r.top = max(r.top, s.N)
+	}
+	return r, nil
+}
+
+func readSession(path string) (session, error) {
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return session{}, err
+	}
+	var s session
+	if err := statement.DecodeStrict(data, &s); err != nil {
+		return session{}, err
+	}
+	if filepath.Base(path) != s.name()+".json" {
+		return session{}, fmt.Errorf("holds %s", s.name())
+	}
+	return s, nil
+}
+
+// open gives the session a number, moves its process into its own cgroup below the unit's place and records it.
+// Nothing is recorded when the process did not move.
+func (r *sessions) open(s session, unit Place) (session, error) {
+	r.mu.Lock()
+	r.top++
+	s.N = r.top
+	r.mu.Unlock()
+	data, err := json.Marshal(s)
+	if err != nil {
+		return s, err
+	}
+	record := filepath.Join(r.dir, s.name()+".json")
+	if err := writeFile(record, data, 0o600); err != nil {
+		return s, err
+	}
+	if err := unit.sub(s.name()).put(s.Process.PID); err != nil {
+		return s, errors.Join(err, os.Remove(record))
+	}
+	r.mu.Lock()
+	r.all[s.N] = s
+	r.mu.Unlock()
+	return s, nil
+}
+
+// of returns the sessions that belong to a grant, by number.
+func (r *sessions) of(stem broker.Stem) []session {
+	return r.which(func(s session) bool { return slices.Contains(s.Grants, stem) })
+}
+
+// by returns the session a process opened.
+func (r *sessions) by(p process) (session, bool) {
+	found := r.which(func(s session) bool { return s.Process == p })
+	if len(found) == 0 {
+		return session{}, false
+	}
+	return found[len(found)-1], true
+}
+
+func (r *sessions) which(fits func(session) bool) []session {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	var found []session
+	for _, n := range slices.Sorted(maps.Keys(r.all)) {
+		if fits(r.all[n]) {
+			found = append(found, r.all[n])
+		}
+	}
+	return found
+}
+
+// drop forgets a session that is over; it reports false when it was forgotten before.
+func (r *sessions) drop(n uint64) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	s, known := r.all[n]
+	delete(r.all, n)
+	if known {
+		_ = os.Remove(filepath.Join(r.dir, s.name()+".json")) // on /run: a leftover is dropped at the next start
+	}
+	return known
+}
+
+// raise makes sure that numbers of cgroups that exist are not given again.
+func (r *sessions) raise(names []string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, name := range names {
+		if n, err := strconv.ParseUint(strings.TrimPrefix(name, "s-"), 10, 63); err == nil {
+			r.top = max(r.top, n)
+		}
+	}
+}
