@@ -1,0 +1,132 @@
+package main
+
+import (
+	"context"
+
+	"golang.org/x/crypto/ssh"
+
+	"pim-ssh/broker"
+	"pim-ssh/broker/api"
+	"pim-ssh/broker/statement"
+)
+
+// contact is a person in touch with the brokers of the pinned deployment. Its chain is the newest that could be
+// verified; every statement names that revision.
+type contact struct {
+	*desk
+	pin
+	posts  *api.Client // asks nothing that needs a signature
+	reads  *api.Client // nil until something is read as the person
+	signer ssh.Signer  // nil until something is signed
+}
+
+// contact reaches a broker and walks the policy forward on what it shows.
+func (d *desk) contact(ctx context.Context) (*contact, error) {
+	p, err := d.pinned()
+	if err != nil {
+		return nil, err
+	}
+	return d.contactAs(ctx, p)
+}
+
+func (d *desk) contactAs(ctx context.Context, p pin) (*contact, error) {
+	c := &contact{desk: d, pin: p}
+	if err := c.dial(); err != nil {
+		return nil, err
+	}
+	shown, err := c.posts.Policies(ctx, p.chain.Ref().Revision-1) // the one we hold too: another in its place is a fork
+	if err != nil {
+		return nil, err
+	}
+	c.pin, err = d.forward(p, shown)
+	if err != nil {
+		return nil, err
+	}
+	if c.chain.Ref() != p.chain.Ref() {
+		c.posts.Close()
+		err = c.dial()
+	}
+	if expires := c.chain.Current().Expires; expires <= c.clock() {
+		c.term.Warn("the policy expired at %s: nothing starts before the stewards sign a new revision", expires)
+	}
+	return c, err
+}
+
+func (c *contact) dial() error {
+	client, err := api.NewClient(api.Config{Policy: c.chain.Current(), Address: c.env("PIM_SSH_BROKER")})
+	c.posts = client
+	return err
+}
+
+// key returns the key that speaks for the person, found once.
+func (c *contact) keyOfPerson(ctx context.Context) (ssh.Signer, error) {
+	if c.signer != nil {
+		return c.signer, nil
+	}
+	entry, known := c.chain.Current().People[c.person]
+	if !known {
+		return nil, denied("ask a steward, or join again", "the policy no longer knows %s", c.person)
+	}
+	signer, err := c.chooseKey(ctx, c.pin.key, entry.Keys)
+	if err != nil {
+		return nil, err
+	}
+	c.signer = signer
+	return signer, nil
+}
+
+// as returns a client that reads as the person.
+func (c *contact) as(ctx context.Context) (*api.Client, error) {
+	if c.reads != nil {
+		return c.reads, nil
+	}
+	reader, err := c.reader(ctx)
+	if err != nil {
+		return nil, err
+	}
+	client, err := api.NewClient(api.Config{Policy: c.chain.Current(), Address: c.env("PIM_SSH_BROKER"), Reader: reader})
+	if err != nil {
+		return nil, err
+	}
+	c.reads = client
+	return client, nil
+}
+
+// sign makes the statement's proof with the person's key.
+func (c *contact) sign(ctx context.Context, body statement.Body) (statement.Proof, error) {
+	signer, err := c.keyOfPerson(ctx)
+	if err != nil {
+		return statement.Proof{}, err
+	}
+	proof, err := statement.Sign(body, signer)
+	if err != nil {
+		return statement.Proof{}, signing(err)
+	}
+	return proof, nil
+}
+
+// signing keeps the kind of an error that came up while a key signed, and calls the rest invalid.
+func signing(err error) error {
+	if broker.KindOf(err) != "" || exitCode(err) != exitError {
+		return err
+	}
+	return invalid("", "%v", err)
+}
+
+// file signs a statement and files it. An answer that got lost is asked for again once: filing is idempotent.
+func (c *contact) file(ctx context.Context, body statement.Body) (api.Answer, statement.Proof, error) {
+	proof, err := c.sign(ctx, body)
+	if err != nil {
+		return api.Answer{}, statement.Proof{}, err
+	}
+	answer, err := c.posts.Submit(ctx, proof)
+	if broker.KindOf(err) == broker.Unavailable && ctx.Err() == nil {
+		answer, err = c.posts.Submit(ctx, proof)
+	}
+	return answer, proof, err
+}
+
+// head is the head of a statement of the person under the newest revision.
+func (c *contact) head(kind statement.Kind, life statement.Seconds) (statement.Head, error) {
+	return c.desk.head(c.pin, kind, life)
+}

@@ -1,0 +1,172 @@
+package main
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/spf13/cobra"
+
+	"pim-ssh/broker"
+	"pim-ssh/broker/statement"
+)
+
+// judgement is what was typed after approve or deny.
+type judgement struct {
+	verdict statement.Verdict
+	why     string
+	yes     bool
+	length  string   // narrower, with approve
+	hosts   []string // fewer, with approve
+}
+
+// decisionJSON is what approve and deny print with -o json.
+type decisionJSON struct {
+	Request broker.RequestID  `json:"request"`
+	Verdict statement.Verdict `json:"verdict"`
+	Index   uint64            `json:"index"`
+	Grant   *broker.GrantID   `json:"grant"` // null while approvals are missing
+}
+
+func approveCommand(d *desk) *cobra.Command {
+	j := judgement{verdict: statement.Approve}
+	cmd := decisionCommand(d, &j, "approve ID", "say yes to a request, with your own key")
+	cmd.Flags().StringVar(&j.length, "for", "", "approve for no longer than this")
+	cmd.Flags().StringSliceVar(&j.hosts, "hosts", nil, "approve only for these of the hosts")
+	return cmd
+}
+
+func denyCommand(d *desk) *cobra.Command {
+	return decisionCommand(d, &judgement{verdict: statement.Deny}, "deny ID", "say no to a request; that ends it")
+}
+
+func decisionCommand(d *desk, j *judgement, use, short string) *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   use,
+		Short: short,
+		Long: "Shows the request exactly as its signed bytes say, verified here, asks, and signs a decision on those\n" +
+			"bytes and no others. Without a terminal --yes is needed.",
+		Args:              one("ID", "pim-ssh inbox"),
+		ValidArgsFunction: d.completeIDs(inboxRequests),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return d.decide(cmd.Context(), args[0], *j)
+		},
+	}
+	cmd.Flags().StringVar(&j.why, "why", "", "a reason; the asker reads it")
+	cmd.Flags().BoolVarP(&j.yes, "yes", "y", false, "do not ask")
+	return cmd
+}
+
+func (d *desk) decide(ctx context.Context, id string, j judgement) error {
+	c, err := d.contact(ctx)
+	if err != nil {
+		return err
+	}
+	r, _, err := c.requestByID(ctx, id)
+	if err != nil {
+		return err
+	}
+	if err := r.mayDecide(c.pin, c.clock()); err != nil {
+		return err
+	}
+	body, err := c.decision(r, j)
+	if err != nil {
+		return err
+	}
+	if agreed, err := c.agree(ctx, r, body, j.yes); err != nil || !agreed {
+		return err
+	}
+	if body.Head, err = c.head(statement.KindDecision, freshFor); err != nil { // reading may have taken a while
+		return err
+	}
+	answer, _, err := c.file(ctx, body)
+	if err != nil {
+		return err
+	}
+	if c.json() {
+		return c.term.JSON(decisionJSON{Request: r.id(), Verdict: j.verdict, Index: answer.Index, Grant: answer.Grant})
+	}
+	c.term.Result("%s", r.id())
+	if j.verdict == statement.Deny {
+		c.term.Say("denied")
+	} else if answer.Grant != nil {
+		c.term.Say("approved; %s has %s", r.request.Person, *answer.Grant)
+	} else {
+		c.term.Say("approved; more approvals are needed")
+	}
+	return nil
+}
+
+// decision is the statement to sign, on the bytes that were verified and are shown.
+func (c *contact) decision(r reading, j judgement) (statement.Decision, error) {
+	body := statement.Decision{Request: r.hash, Verdict: j.verdict, Reason: j.why}
+	if j.length != "" {
+		length, err := parseDuration(j.length)
+		if err != nil {
+			return body, err
+		}
+		if length > r.request.Duration {
+			return body, usage("--for "+span(r.request.Duration), "%s were asked for: approve that or less", span(r.request.Duration))
+		}
+		body.Duration = length
+	}
+	if len(j.hosts) > 0 {
+		hosts, err := fewer(r.request.Hosts, j.hosts)
+		if err != nil {
+			return body, err
+		}
+		body.Hosts = hosts
+	}
+	return body, nil
+}
+
+// fewer is asked cut down to the hosts named, all of which must be among them.
+func fewer(asked []statement.HostName, named []string) ([]statement.HostName, error) {
+	left := map[statement.HostName]bool{}
+	for _, name := range named {
+		left[statement.HostName(name)] = true
+	}
+	var kept []statement.HostName
+	for _, host := range asked {
+		if left[host] {
+			kept = append(kept, host)
+		}
+		delete(left, host)
+	}
+	for name := range left {
+		return nil, usage("--hosts "+joined(asked), "host %s was not asked for", name)
+	}
+	return kept, nil
+}
+
+// agree shows the request and asks; with --yes it shows it and goes on.
+func (c *contact) agree(ctx context.Context, r reading, body statement.Decision, yes bool) (bool, error) {
+	card := r.card(c.pin, c.clock())
+	if yes {
+		c.term.TalkCard(card)
+		return true, nil
+	}
+	agreed, err := c.term.Confirm(ctx, card, r.question(body))
+	if err == nil && !agreed {
+		c.term.Say("nothing was signed")
+		return false, &broker.Error{Kind: broker.Invalid, Msg: "not " + map[statement.Verdict]string{statement.Approve: "approved", statement.Deny: "denied"}[body.Verdict]}
+	}
+	return agreed, err
+}
+
+func (r reading) question(body statement.Decision) string {
+	if body.Verdict == statement.Deny {
+		return fmt.Sprintf("deny %s to %s?", r.request.Role, r.request.Person)
+	}
+	length, hosts := r.request.Duration, r.request.Hosts
+	if body.Duration > 0 {
+		length = body.Duration
+	}
+	if body.Hosts != nil {
+		hosts = body.Hosts
+	}
+	where := joined(hosts)
+	if len(hosts) > 3 {
+		where = fmt.Sprintf("%d hosts", len(hosts))
+	}
+	return fmt.Sprintf("approve %s on %s for %s to %s?", r.request.Role, where, span(length), r.request.Person)
+}

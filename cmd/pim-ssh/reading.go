@@ -1,0 +1,190 @@
+package main
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"pim-ssh/broker"
+	"pim-ssh/broker/api"
+	"pim-ssh/broker/policy"
+	"pim-ssh/broker/statement"
+)
+
+// reading is what a dossier says when this program reads it itself: signed bytes, verified against the pinned chain. A
+// person who decides sees nothing else.
+type reading struct {
+	dossier   broker.Dossier
+	request   statement.Request
+	hash      statement.Hash // of the request's payload: what a decision names
+	signer    statement.Key
+	decisions []decided
+	needs     []broker.Need
+	grant     *broker.Grant // nil while it is none
+	why       error         // why it is none, when not for want of approvals
+}
+
+// decided is one decision on the request, signed by one of its person's keys.
+type decided struct {
+	statement.Decision
+	signer  statement.Key
+	counted bool // the person may decide this request under the current policy
+}
+
+// readDossier verifies a dossier: the asker signed the request with a key that the policy says is theirs, for this deployment,
+// under a policy we know; each decision is on exactly these bytes. What a broker adds that is not so is an error, not a row.
+func readDossier(p pin, d broker.Dossier) (reading, error) {
+	request, signer, err := openAs[statement.Request](p, d.Request)
+	if err != nil {
+		return reading{}, fmt.Errorf("the request: %w", err)
+	}
+	r := reading{dossier: d, request: request, hash: d.Request.Hash(), signer: signer}
+	for _, proof := range d.Decisions {
+		decision, signer, err := openAs[statement.Decision](p, proof)
+		if err != nil {
+			return reading{}, fmt.Errorf("a decision on %s: %w", r.id(), err)
+		}
+		if decision.Request != r.hash {
+			return reading{}, fmt.Errorf("a decision of %s is on another request than %s", decision.Person, r.id())
+		}
+		doc := p.chain.Current()
+		counted := doc.HoldsKey(decision.Person, signer) && decision.Person != request.Person &&
+			slices.Contains(doc.Approvers(request.Role), decision.Person)
+		r.decisions = append(r.decisions, decided{decision, signer, counted})
+	}
+	slices.SortStableFunc(r.decisions, func(a, b decided) int { return int(a.Created - b.Created) })
+	r.prove(p.chain)
+	return r, nil
+}
+
+// prove computes the grant as a host would, an end aside: that only takes away.
+func (r *reading) prove(chain policy.Chain) {
+	open := r.dossier
+	open.Ended = nil
+	grant, err := broker.Prove(chain, open)
+	if err == nil {
+		grant.Ended = r.dossier.Ended
+		r.grant = &grant
+		return
+	}
+	if r.needs = broker.Needs(chain, open); len(r.needs) == 0 {
+		r.why = err
+	}
+}
+
+// openAs opens a proof as one kind of statement: of this deployment, placed in the chain, signed with a key that is or was
+// its person's under the policy it names.
+func openAs[B statement.Body](p pin, proof statement.Proof) (B, statement.Key, error) {
+	var none B
+	opened, err := statement.Open(proof)
+	if err != nil {
+		return none, "", err
+	}
+	body, fits := opened.Body.(B)
+	head := opened.Body.Header()
+	if !fits {
+		return none, "", fmt.Errorf("a %s statement stands in its place", head.Kind)
+	}
+	if head.Deployment != p.chain.Deployment() {
+		return none, "", fmt.Errorf("it is of another deployment")
+	}
+	if place := p.chain.Place(head.Policy); place != policy.Known {
+		return none, "", fmt.Errorf("it names policy revision %d, which is %s here", head.Policy.Revision, place)
+	}
+	key := opened.Signers[0].Key
+	then, _ := p.chain.At(head.Policy.Revision)
+	if !then.HoldsKey(head.Person, key) && !p.chain.Current().HoldsKey(head.Person, key) {
+		return none, "", fmt.Errorf("key %s is not %s's", key.Fingerprint(), head.Person)
+	}
+	return body, key, nil
+}
+
+func (r reading) stem() broker.Stem       { return broker.StemOf(r.hash) }
+func (r reading) id() broker.RequestID    { return r.stem().Request() }
+func (r reading) grantID() broker.GrantID { return r.stem().Grant() }
+
+// state computes where the request stands at now from what is signed; an end is a broker's word.
+func (r reading) state(now statement.Time) api.State {
+	if ended := r.dossier.Ended; ended != nil && ended.How == broker.EndedByWithdraw {
+		return api.Withdrawn
+	}
+	for _, d := range r.decisions {
+		if d.counted && d.Verdict == statement.Deny {
+			return api.Denied
+		}
+	}
+	switch {
+	case r.grant != nil:
+		return api.Approved
+	case now > r.request.Expires:
+		return api.Expired
+	}
+	return api.Pending
+}
+
+// mayDecide reports why the person cannot decide this request now.
+func (r reading) mayDecide(p pin, now statement.Time) error {
+	state := r.state(now)
+	switch {
+	case r.request.Person == p.person:
+		return denied("ask one of "+people(r.needs)+" to run pim-ssh inbox", "nobody decides a request of their own")
+	case !slices.Contains(p.chain.Current().Approvers(r.request.Role), p.person):
+		return denied("pim-ssh inbox", "you are no approver of %s", r.request.Role)
+	case state == api.Expired:
+		return &broker.Error{Kind: broker.Expired, Msg: fmt.Sprintf("%s expired at %s", r.id(), r.request.Expires), Hint: "pim-ssh inbox"}
+	case state != api.Pending:
+		return &broker.Error{Kind: broker.Conflict, Msg: fmt.Sprintf("%s is %s already", r.id(), state), Hint: "pim-ssh show " + short(r.id())}
+	case r.why != nil:
+		return denied("pim-ssh show "+short(r.id()), "%s cannot become a grant: %v", r.id(), r.why)
+	}
+	return nil
+}
+
+// checkAsked holds a dossier to the id that was asked for, so that a broker cannot slip in another.
+func (r reading) checkAsked(id string) error {
+	stem := bareID(id)
+	if stem == "" || !strings.HasPrefix(string(r.stem()), stem) {
+		return denied("do not decide anything; tell an operator", "asked for %s, and the broker showed %s", id, r.id())
+	}
+	return nil
+}
+
+// bareID is an id or prefix without r- or g-.
+func bareID(id string) string {
+	for _, prefix := range []string{"r-", "g-"} {
+		if rest, cut := strings.CutPrefix(id, prefix); cut {
+			return rest
+		}
+	}
+	return id
+}
+
+// checkID refuses at once what cannot be a prefix of an id.
+func checkID(id string) error {
+	if stem := bareID(id); stem == "" || strings.Trim(stem, "abcdefghijklmnopqrstuvwxyz234567") != "" {
+		return usage("pim-ssh status", "%q is no id: want r-… or g-…, or the first characters of one", id)
+	}
+	return nil
+}
+
+// short is how ids are shown in talk; any unambiguous prefix is accepted back.
+func short[T ~string](id T) string {
+	const shown = len("r-") + 7
+	return string(id[:min(len(id), shown)])
+}
+
+// people lists who may fill what is missing.
+func people(needs []broker.Need) string {
+	var names []string
+	for _, need := range needs {
+		for _, person := range need.From {
+			if !slices.Contains(names, string(person)) {
+				names = append(names, string(person))
+			}
+		}
+	}
+	if len(names) == 0 {
+		return "the approvers"
+	}
+	return strings.Join(names, ", ")
+}

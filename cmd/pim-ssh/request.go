@@ -1,0 +1,242 @@
+package main
+
+import (
+	"context"
+	"crypto/ed25519"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"pim-ssh/broker"
+	"pim-ssh/broker/api"
+	"pim-ssh/broker/policy"
+	"pim-ssh/broker/statement"
+)
+
+// freshFor is how long a statement may take from our hand to the log; brokers take none older than 60 s anyway.
+const freshFor statement.Seconds = 300
+
+// wish is what was typed after `request`.
+type wish struct {
+	target, length, why, ticket, at string
+	noWait                          bool
+	timeout                         string
+}
+
+func requestCommand(d *desk) *cobra.Command {
+	var w wish
+	cmd := &cobra.Command{
+		Use:   "request ROLE[@SCOPE]",
+		Short: "ask for a role on hosts, for a while, with a reason",
+		Long: "Asks for a role and waits until it is granted; then the certificate is in the ssh-agent until the window\n" +
+			"ends. SCOPE is a host, several with commas, or labels such as tier=db, which are turned into host names here\n" +
+			"and shown. The request's id is the first line on stdout, the ssh commands that work are the next ones.",
+		Example: "  pim-ssh request db-admin@db1 --for 1h --why \"INC-42 replica lag\"\n" +
+			"  pim-ssh request web-deploy@tier=web --at 22:00 --why \"release 7\" --ticket REL-7",
+		Args:              one("ROLE[@SCOPE]", "pim-ssh roles"),
+		ValidArgsFunction: d.completeRoles,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			w.target = args[0]
+			return d.request(cmd.Context(), w)
+		},
+	}
+	flags := cmd.Flags()
+	flags.StringVar(&w.length, "for", "", "how long, such as 1h or 90m (default: the role's own)")
+	flags.StringVar(&w.why, "why", "", "the reason; approvers read it")
+	flags.StringVar(&w.ticket, "ticket", "", "a ticket that belongs to it")
+	flags.StringVar(&w.at, "at", "", "start then and not at once: 22:00, +2h or RFC 3339")
+	flags.BoolVar(&w.noWait, "no-wait", false, "do not wait for the decision; collect with `pim-ssh cert ID`")
+	flags.StringVar(&w.timeout, "timeout", "", "stop waiting after this long (default: when the request expires)")
+	return cmd
+}
+
+func (d *desk) request(ctx context.Context, w wish) error {
+	role, where, err := parseTarget(w.target)
+	if err != nil {
+		return err
+	}
+	if w.why == "" {
+		return usage(fmt.Sprintf("pim-ssh request %s --why \"…\"", w.target), "say why: approvers decide on the reason")
+	}
+	c, err := d.contact(ctx)
+	if err != nil {
+		return err
+	}
+	if err := c.mayAsk(role); err != nil {
+		return err
+	}
+	hosts, err := c.hosts(ctx)
+	if err != nil {
+		return err
+	}
+	names, err := where.expand(role, c.chain.Current().Roles[role], hosts)
+	if err != nil {
+		return err
+	}
+	body, err := c.draft(w, role, names)
+	if err != nil {
+		return err
+	}
+	timeout, err := w.patience(body.Expires.Sub(body.Created))
+	if err != nil {
+		return err
+	}
+	return c.ask(ctx, body, w.noWait, timeout)
+}
+
+// mayAsk says early what a broker would say too: no such role, or not eligible for it.
+func (c *contact) mayAsk(role statement.RoleName) error {
+	doc := c.chain.Current()
+	if _, known := doc.Roles[role]; !known {
+		return missing("pim-ssh roles", "there is no role %s%s", role, didYouMean(string(role), roleNames(doc)))
+	}
+	if !doc.Eligible(c.person, role) {
+		return missing("pim-ssh roles", "you are not eligible for %s", role)
+	}
+	return nil
+}
+
+// draft makes the request's statement, its key still to be named.
+func (c *contact) draft(w wish, name statement.RoleName, hosts []statement.HostName) (statement.Request, error) {
+	role := c.chain.Current().Roles[name]
+	length := role.Default
+	if w.length != "" {
+		asked, err := parseDuration(w.length)
+		if err != nil {
+			return statement.Request{}, err
+		}
+		length = asked
+	}
+	if length > role.Longest {
+		return statement.Request{}, usage("--for "+span(role.Longest), "role %s allows %s at most", name, span(role.Longest))
+	}
+	head, err := c.head(statement.KindRequest, freshFor)
+	if err != nil {
+		return statement.Request{}, err
+	}
+	body := statement.Request{
+		Head: head, Role: name, Hosts: hosts, Duration: length, Reason: w.why, Ticket: w.ticket, Expires: head.Created.Add(role.Pending),
+	}
+	if w.at != "" {
+		body.At, err = parseWhen(w.at, c.now())
+	}
+	return body, err
+}
+
+func (w wish) patience(most statement.Seconds) (time.Duration, error) {
+	if w.timeout == "" {
+		return most.Std(), nil
+	}
+	d, err := parseDuration(w.timeout)
+	return min(d, most).Std(), err
+}
+
+// ask names a fresh key in the request, files it, says its id and waits unless told not to.
+func (c *contact) ask(ctx context.Context, body statement.Request, noWait bool, timeout time.Duration) error {
+	private, key, err := c.freshKey()
+	if err != nil {
+		return err
+	}
+	body.Keys = []statement.Key{key}
+	answer, proof, err := c.file(ctx, body)
+	if err != nil {
+		return err
+	}
+	pending, err := readDossier(c.pin, broker.Dossier{Request: proof})
+	if err != nil {
+		return err
+	}
+	if err := c.announce(pending); err != nil {
+		return err
+	}
+	if noWait {
+		c.term.Say("collect it with: pim-ssh cert %s", short(pending.id()))
+		return c.keep(pending.stem(), private)
+	}
+	wait := &vigil{contact: c, pending: pending, heard: &answer.Index, lookAgain: c.now().Add(time.Minute)}
+	ended, view, err := wait.await(ctx, timeout)
+	if err != nil {
+		return errors.Join(err, c.leave(err, pending, private))
+	}
+	return c.enjoy(ended, view, private)
+}
+
+// announce prints the id first, then who is waited for.
+func (c *contact) announce(r reading) error {
+	if c.json() {
+		if err := c.term.JSON(r.asJSON(c.clock())); err != nil {
+			return err
+		}
+	} else {
+		c.term.Result("%s", r.id())
+	}
+	c.term.Say("%s on %s for %s", r.request.Role, joined(r.request.Hosts), span(r.request.Duration))
+	for _, need := range r.needs {
+		c.term.Say("waiting for %d of [%s] …", need.Count, people([]broker.Need{need}))
+	}
+	return nil
+}
+
+// leave keeps the key when waiting ended while the request lives on, and says how to go on.
+func (c *contact) leave(why error, r reading, private ed25519.PrivateKey) error {
+	var late *timedOut
+	if !errors.As(why, &late) && !errors.Is(why, errInterrupted) && broker.KindOf(why) != broker.Unavailable {
+		return nil
+	}
+	c.term.Warn("%s is still open: pim-ssh cert %s once it is granted, or pim-ssh withdraw %s", r.id(), short(r.id()), short(r.id()))
+	return c.keep(r.stem(), private)
+}
+
+// enjoy puts the certificate in hand and says what works now.
+func (c *contact) enjoy(r reading, view api.GrantView, private ed25519.PrivateKey) error {
+	_, where, err := c.collectWith(*r.grant, view, private)
+	if err != nil {
+		return errors.Join(err, c.keep(r.stem(), private))
+	}
+	return c.granted(r, where)
+}
+
+func (c *contact) granted(r reading, where string) error {
+	now := c.clock()
+	c.term.Say("%s until %s; certificate in: %s", r.grant.ID, moment(r.grant.Until, now), where)
+	if r.grant.From > now {
+		c.term.Say("it works from %s", moment(r.grant.From, now))
+	}
+	if c.json() {
+		return c.term.JSON(r.grantAsJSON(now, ""))
+	}
+	for _, line := range logins(*r.grant) {
+		c.term.Result("%s", line)
+	}
+	if where != "ssh-agent" {
+		c.term.Say("no ssh-agent took the key: use pim-ssh ssh, or ssh -i %s", where)
+	}
+	return nil
+}
+
+// logins are the ssh commands a grant makes work; for one of sudo alone, the login it unlocks sudo in.
+func logins(g broker.Grant) []string {
+	var out []string
+	accounts := g.Accounts
+	if len(accounts) == 0 {
+		accounts = []statement.Account{g.Account}
+	}
+	for _, host := range g.Hosts {
+		for _, account := range accounts {
+			out = append(out, fmt.Sprintf("ssh %s@%s", account, host))
+		}
+	}
+	return out
+}
+
+func roleNames(doc *policy.Document) []string {
+	names := make([]string, 0, len(doc.Roles))
+	for name := range doc.Roles {
+		names = append(names, string(name))
+	}
+	slices.Sort(names)
+	return names
+}

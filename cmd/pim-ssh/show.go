@@ -1,0 +1,104 @@
+package main
+
+import (
+	"context"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"pim-ssh/broker/api"
+	"pim-ssh/broker/statement"
+)
+
+func showCommand(d *desk) *cobra.Command {
+	return &cobra.Command{
+		Use:   "show ID",
+		Short: "show a request in full, as its signed bytes say",
+		Long: "Fetches the request with every statement that belongs to it, verifies them here against the policy you\n" +
+			"pinned, and shows what they say: who asks, for what, where, how long, why, and who decided.",
+		Args:              one("ID", "pim-ssh inbox"),
+		ValidArgsFunction: d.completeIDs(anyRequests),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			c, err := d.contact(cmd.Context())
+			if err != nil {
+				return err
+			}
+			r, view, err := c.requestByID(cmd.Context(), args[0])
+			if err != nil {
+				return err
+			}
+			return c.present(r, view, args[0])
+		},
+	}
+}
+
+// present prints a request in full; in JSON the grant when it was asked for by a grant's id.
+func (c *contact) present(r reading, view api.RequestView, id string) error {
+	now := c.clock()
+	if state := r.state(now); view.State != state {
+		c.term.Warn("the broker says that %s is %s; the signed statements it shows say %s", short(r.id()), view.State, state)
+	}
+	switch {
+	case !c.json():
+		c.term.Card(r.card(c.pin, now))
+		return nil
+	case r.grant != nil && strings.HasPrefix(id, "g-"):
+		return c.term.JSON(r.grantAsJSON(now, ""))
+	}
+	return c.term.JSON(r.asJSON(now))
+}
+
+func inboxCommand(d *desk) *cobra.Command {
+	return &cobra.Command{
+		Use:   "inbox",
+		Short: "list the requests you can decide now",
+		Args:  none("pim-ssh inbox"),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			c, err := d.contact(cmd.Context())
+			if err != nil {
+				return err
+			}
+			return c.inbox(cmd.Context())
+		},
+	}
+}
+
+func (c *contact) inbox(ctx context.Context) error {
+	client, err := c.as(ctx)
+	if err != nil {
+		return err
+	}
+	views, err := client.Inbox(ctx)
+	if err != nil {
+		return err
+	}
+	now := c.clock()
+	var rows [][]string
+	for _, view := range views {
+		r, ok := c.believe(view.Dossier, string(view.ID))
+		if !ok || r.mayDecide(c.pin, now) != nil {
+			continue
+		}
+		if c.json() {
+			if err := c.term.JSON(r.asJSON(now)); err != nil {
+				return err
+			}
+			continue
+		}
+		rows = append(rows, inboxRow(r, now))
+	}
+	if len(rows) > 0 {
+		c.term.Table([]string{"ID", "WHO", "ROLE", "HOSTS", "FOR", "ASKED", "WHY"}, rows)
+		c.term.Say("decide with: pim-ssh approve ID, or pim-ssh deny ID --why …")
+	} else if !c.json() {
+		c.term.Say("nothing waits for you")
+	}
+	return nil
+}
+
+func inboxRow(r reading, now statement.Time) []string {
+	asked := roughly(now.Sub(r.request.Created)) + " ago"
+	return []string{
+		short(r.id()), string(r.request.Person), string(r.request.Role), joined(r.request.Hosts), span(r.request.Duration), asked, r.request.Reason,
+	}
+}
