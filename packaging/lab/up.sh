@@ -51,10 +51,13 @@ need_programs() {
   done
 }
 
-lock() { # until this process ends
+lock() { # until this process ends; who had it before may have removed the file, then its successor counts
+  LOCK=$LAB_CACHE/lab-$LAB.lock
   mkdir -p "$LAB_CACHE"
-  exec 9>"$LAB_CACHE/lab-$LAB.lock"
-  flock -w 300 9 || die "another lab up or down of $LAB has run for five minutes"
+  until [ "$LOCK" -ef /dev/fd/9 ]; do
+    exec 9>"$LOCK"
+    flock -w 300 9 || die "another lab up or down of $LAB has run for five minutes"
+  done
 }
 
 # stake: make the lab's places. A lab that goes down meanwhile may remove the empty directories above them: then once more.
@@ -151,6 +154,7 @@ verb_down() {
   kill_cgroup   # before the lock: an `up` under way ends here
   lock
   raze
+  rm -f "$LOCK"
 }
 
 # wreck CODE: an `up` that did not get there takes away what it made
@@ -158,6 +162,7 @@ wreck() {
   trap '' INT TERM HUP
   { kill_cgroup; wait; } 2>/dev/null # the shell would report each job it loses
   raze
+  rm -f "$LOCK"
   echo "lab: $LAB is not up; nothing of it is left" >&2
   exit "$1"
 }
