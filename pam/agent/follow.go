@@ -200,6 +200,11 @@ func (a *Agent) adoptPolicy(chain policy.Chain) {
 // yet: a policy revision on its way may change that.
 func (a *Agent) takeDossier(d broker.Dossier) error {
 	stem := d.Stem()
+	if d.Ended != nil {
+		if err := a.takeEnded(d.Request.Hash(), Tombstone{How: EndedHow(d.Ended.How), At: d.Ended.At}); err != nil {
+			return err
+		}
+	}
 	a.ledger.mu.RLock()
 	e, known := a.ledger.entries[stem]
 	a.ledger.mu.RUnlock()

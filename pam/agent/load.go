@@ -39,6 +39,9 @@ func (s *Spool) load() (contents, error) {
 	if c.dossiers, err = s.loadDossiers(); err != nil {
 		return contents{}, err
 	}
+	if err := s.entombEnded(c); err != nil {
+		return contents{}, err
+	}
 	c.halt = errors.Join(s.checkNewest(c.chain), s.checkForks(c.chain))
 	return c, nil
 }
@@ -97,6 +100,22 @@ func (s *Spool) loadDossiers() (map[broker.Stem]broker.Dossier, error) {
 		found[d.Stem()] = d
 	}
 	return found, nil
+}
+
+// entombEnded makes every end that a dossier carries final: the dossier may be shown again without it.
+func (s *Spool) entombEnded(c contents) error {
+	for _, d := range c.dossiers {
+		request := d.Request.Hash()
+		if _, known := c.tombstones[request]; known || d.Ended == nil {
+			continue
+		}
+		t := Tombstone{How: EndedHow(d.Ended.How), At: d.Ended.At}
+		if err := s.putTombstone(request, t); err != nil {
+			return err
+		}
+		c.tombstones[request] = t
+	}
+	return nil
 }
 
 func (s *Spool) readDossier(name string) (broker.Dossier, error) {
