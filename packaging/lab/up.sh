@@ -99,7 +99,9 @@ build() {
   [ ! -e "$STATE/policy.yaml" ] || install_layers
   hold
   within "$HERE/lab" _build lab
-  [ ! -e "$STATE/policy.yaml" ] || settle
+  [ -e "$STATE/policy.yaml" ] || return 0
+  settle >"$STATE/settle.log" 2>&1 & # a job of its own: in front of || it would go on after an error
+  wait $! || die "pim-ssh did not settle: $(tail -n 20 "$STATE/settle.log")"
 }
 
 # hold: start the holder
