@@ -56,7 +56,6 @@ type Agent struct {
 	Config
 	ledger   *ledger
 	sessions *sessions
-	asked    *asked
 	reports  *reporter
 	identity ed25519.PrivateKey
 	token    Enrolment

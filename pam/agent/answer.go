@@ -123,7 +123,6 @@ func (a *Agent) accountSudo(q *wire.Account, p *peer) ruling {
 	if err := p.still(); err != nil {
 		return deny(err, "")
 	}
-	a.asked.remember(p.process, caller, a.Clock.Boot())
 	return ruling{allow: true}
 }
 
@@ -237,10 +236,12 @@ func (a *Agent) openSession(ctx context.Context, q *wire.Open, p *peer) ruling {
 	}
 }
 
+// openSudo asks the kernel again who runs this sudo: its real uid is the caller's here too, and `sudo -b` opens the
+// session in a child of the process that account was asked by.
 func (a *Agent) openSudo(q *wire.Open, p *peer) ruling {
-	caller, found := a.asked.take(p.process, a.Clock.Boot())
-	if !found {
-		return deny(errors.New("this sudo was not allowed in PAM's account phase"), "")
+	caller, err := a.caller(q.RUser, p)
+	if err != nil {
+		return deny(err, "")
 	}
 	if caller.exempt {
 		return ruling{allow: true}

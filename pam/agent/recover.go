@@ -25,7 +25,6 @@ func (a *Agent) recover(ctx context.Context) error {
 	}
 	a.identity, a.token = c.enrolment.Identity, c.enrolment
 	a.ledger = newLedger(c, heardAt(c.heard, a.Clock))
-	a.asked = newAsked()
 	if a.sessions, err = loadSessions(filepath.Join(a.RunDir, sessionsDir), a.Log); err != nil {
 		return err
 	}
