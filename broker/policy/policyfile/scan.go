@@ -14,8 +14,9 @@ import (
 // Caps that are checked before the parser, which recurses, sees anything.
 const (
 	maxFile   = statement.MaxPolicy
-	maxNested = 16  // brackets and braces inside each other
-	maxIndent = 100 // columns of a list entry in block style
+	maxNested = 16     // brackets and braces inside each other
+	maxIndent = 100    // columns of a list entry in block style
+	maxTokens = 50_000 // words and punctuation: the parser's time grows with their square; a person takes about ten
 )
 
 // plain refuses bytes that look like something else than they are.
@@ -57,6 +58,10 @@ var refused = map[token.Type]string{
 
 // scan refuses YAML beyond mappings, lists and one-line scalars before it is parsed; nothing is ever expanded.
 func (r *reader) scan(tokens token.Tokens) bool {
+	if len(tokens) > maxTokens {
+		r.say(place{1, 1}, "%d words and signs: at most %d", len(tokens), maxTokens)
+		return false
+	}
 	nested, headers := 0, 0
 	for i, t := range tokens {
 		p := place{t.Position.Line, t.Position.Column}

@@ -1,0 +1,173 @@
+package policyfile
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"pim-ssh/broker/policy"
+)
+
+// TestThreatHostileFilesEndSoon reads files that make careless readers recurse, expand or crawl.
+func TestThreatHostileFilesEndSoon(t *testing.T) {
+	const half = maxFile / 2
+	for what, text := range map[string]string{
+		"open brackets":          strings.Repeat("[", half),
+		"open braces":            strings.Repeat("{", half),
+		"pairs of brackets":      "a: " + strings.Repeat("[]", half/2),
+		"entries in entries":     strings.Repeat("- ", half/2),
+		"complex keys":           strings.Repeat("? ", half/2),
+		"deeper and deeper":      staircase(700),
+		"anchors":                strings.Repeat("&a ", half/3),
+		"aliases":                strings.Repeat("*a ", half/3),
+		"one long word":          strings.Repeat("a", half),
+		"one long quote":         `"` + strings.Repeat(`\"`, half/2),
+		"documents":              strings.Repeat("---\n", half/4),
+		"pairs up to the limit":  "a: " + strings.Repeat("[]", maxTokens/2-2),
+		"keys up to the limit":   strings.Repeat("a: ", maxTokens/2-2),
+		"one key many times":     strings.Repeat("a: b\n", 2000),
+		"many keys":              manyKeys(10_000),
+		"colons":                 strings.Repeat(":", half),
+		"newlines":               strings.Repeat("\n", half),
+		"comments":               strings.Repeat("#\n", half/2),
+		"more than the limit":    strings.Repeat("# more\n", maxFile/6),
+		"controls":               strings.Repeat("\x00", half),
+		"bytes that are no text": strings.Repeat("\xff", half),
+	} {
+		t.Run(what, func(t *testing.T) {
+			start := time.Now()
+			_, err := Parse("policy.yaml", []byte(text))
+			var found Errors
+			if !errors.As(err, &found) || len(found) > maxProblems {
+				t.Errorf("%d problems told: %.80v", len(found), err)
+			}
+			if took := time.Since(start); took > 20*time.Second {
+				t.Errorf("took %s", took)
+			}
+		})
+	}
+}
+
+func staircase(steps int) string {
+	var b strings.Builder
+	for i := range steps {
+		b.WriteString(strings.Repeat(" ", i) + "a:\n")
+	}
+	return b.String()
+}
+
+func manyKeys(n int) string {
+	var b strings.Builder
+	for i := range n {
+		fmt.Fprintf(&b, "key%d: 1\n", i)
+	}
+	return b.String()
+}
+
+// FuzzParse: whatever the bytes, the answer is either problems with places, or a document that drafts and says the same.
+func FuzzParse(f *testing.F) {
+	for _, pattern := range []string{"testdata/good/*.yaml", "testdata/bad/yaml_*.yaml", "testdata/bad/key_*.yaml"} {
+		files, err := filepath.Glob(pattern)
+		if err != nil || len(files) == 0 {
+			f.Fatal(pattern, err)
+		}
+		for _, file := range files {
+			text, err := os.ReadFile(file)
+			if err != nil {
+				f.Fatal(err)
+			}
+			f.Add(text)
+		}
+	}
+	f.Fuzz(func(t *testing.T, text []byte) {
+		file, err := Parse("policy.yaml", text)
+		if err != nil {
+			var found Errors
+			if !errors.As(err, &found) || len(found) == 0 || found[0].Line < 1 || found[0].Column < 1 {
+				t.Fatalf("a problem without a place: %v", err)
+			}
+			return
+		}
+		payload, err := policy.Draft(policy.Chain{}.Next(file.Document, 1_800_000_000))
+		if err != nil {
+			t.Fatal(err)
+		}
+		doc, err := policy.Parse(payload)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if lines := policy.Difference(&file.Document, doc); len(lines) != 1 || file.Lifetime < 1 {
+			t.Fatalf("says something else once signed: %q", lines)
+		}
+	})
+}
+
+// TestExampleIsRead keeps the example people start from true: it parses, and it writes out the defaults.
+func TestExampleIsRead(t *testing.T) {
+	text, err := os.ReadFile("../../../packaging/examples/policy.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	file, err := Parse("policy.yaml", text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	short, err := Parse("policy.yaml", []byte(withoutDefaults(string(text))))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(file, short); diff != "" {
+		t.Errorf("a line marked default is not one: %s", diff)
+	}
+	if short := strings.Count(withoutDefaults(string(text)), "\n"); strings.Count(string(text), "\n")-short < 4 {
+		t.Error("the example writes out too few defaults")
+	}
+}
+
+// withoutDefaults drops the lines that say of themselves that they are the default.
+func withoutDefaults(text string) string {
+	var kept []string
+	for line := range strings.Lines(text) {
+		if code, comment, _ := strings.Cut(line, "#"); strings.TrimSpace(code) == "" || !strings.Contains(strings.ToLower(comment), "the default") {
+			kept = append(kept, line)
+		}
+	}
+	return strings.Join(kept, "")
+}
+
+// TestManualNamesEveryField holds policy.yaml(5) to the fields that are read: each enforced one has its entry.
+func TestManualNamesEveryField(t *testing.T) {
+	manual, err := os.ReadFile("../../../packaging/man/policy.yaml.5")
+	if err != nil {
+		t.Fatal(err)
+	}
+	source, err := os.ReadFile("fields.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	names := fieldNames(string(source))
+	if len(names) < 25 {
+		t.Fatalf("only %d fields found", len(names))
+	}
+	for _, name := range names {
+		if !strings.Contains(string(manual), "\n.It Cm "+name) {
+			t.Errorf("policy.yaml(5) has no entry for %s", name)
+		}
+	}
+}
+
+// fieldNames are the first strings of the field{…} tables in fields.go.
+func fieldNames(source string) []string {
+	var names []string
+	for _, part := range strings.Split(source, `field{"`)[1:] {
+		name, _, _ := strings.Cut(part, `"`)
+		names = append(names, name)
+	}
+	return names
+}
