@@ -20,10 +20,11 @@ import (
 
 // heard is one question and who, by the kernel's word, asked it.
 type heard struct {
-	q    wire.Question
-	pid  int32
-	peer uint32 // the uid SO_PEERCRED says
-	uid  string // the Uid line of /proc/PID/status: real, effective, saved, fs
+	q     wire.Question
+	pid   int32
+	peer  uint32 // the uid SO_PEERCRED says
+	uid   string // the Uid line of /proc/PID/status: real, effective, saved, fs
+	inner string // the pid in the sandbox
 }
 
 // peer is the other end of the module's socket: an agent that does as it is told.
@@ -148,7 +149,9 @@ func (p *peer) one(c *net.UnixConn, do script) {
 	}
 	_ = raw.Control(func(fd uintptr) {
 		if cred, err := unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED); err == nil {
-			who.pid, who.peer, who.uid = cred.Pid, cred.Uid, uidLine(cred.Pid)
+			who.pid, who.peer = cred.Pid, cred.Uid
+			who.uid = statusLine(cred.Pid, "Uid")
+			who.inner = filepath.Base(strings.ReplaceAll(statusLine(cred.Pid, "NSpid"), " ", "/"))
 		}
 	})
 	who.q, err = wire.ReadQuestion(c)
@@ -190,10 +193,11 @@ func (p *peer) kinds() string {
 	return strings.Join(out, ", ")
 }
 
-// uidLine is "real effective saved fs" of a process, "" when it is gone.
-func uidLine(pid int32) string {
+// statusLine is one line of /proc/PID/status, single-spaced; "" when it is gone.
+// Uid is real, effective, saved, fs; NSpid ends with the pid in the sandbox.
+func statusLine(pid int32, key string) string {
 	b, _ := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
-	_, rest, _ := strings.Cut(string(b), "\nUid:\t")
+	_, rest, _ := strings.Cut(string(b), "\n"+key+":\t")
 	line, _, _ := strings.Cut(rest, "\n")
 	return strings.Join(strings.Fields(line), " ")
 }
