@@ -126,6 +126,12 @@ func (a *Agent) accountSudo(q *wire.Account, p *peer) ruling {
 	return ruling{allow: true}
 }
 
+// caller is who runs sudo.
+type caller struct {
+	uid    uint32
+	exempt bool // by host.yaml, for named commands
+}
+
 // caller names who runs sudo: the kernel's real uid, which must be the uid of the name PAM was given.
 func (a *Agent) caller(name string, p *peer) (caller, error) {
 	account, err := statement.ParseAccount(name)
