@@ -34,13 +34,14 @@ boot() {
 
 # await_boot MACHINE …: until their lab.service runs
 await_boot() {
-  local machine dir deadline=$((SECONDS + 60))
+  local machine dir
+  local deadline=$((SECONDS + 60))
   for machine; do
     dir=$CGROUP/$machine/payload/system.slice/lab.service
-    until [ -e "$dir" ] && [ -n "$(<"$dir/cgroup.procs")" ]; do
+    until grep -qs . "$dir/cgroup.procs"; do
       [ $SECONDS -lt $deadline ] || die "$machine did not boot: $(tail -n 5 "$STATE/machines/$machine/console")"
       sleep 0.02
-    done 2>/dev/null
+    done
     [ ! -e "$STATE/machines/$machine/cut" ] || link "$machine" down
   done
 }

@@ -123,6 +123,7 @@ verb__build() { # lab | boot MACHINE: what must run in the holder's namespaces
   mkdir "$DISKS"
   mount -t tmpfs -o mode=755 lab "$DISKS"
   TREE=$(<"$STATE/tree")
+  make_room
   make_network
   make_people_keys
   write_hosts >"$STATE/hosts"
@@ -131,6 +132,12 @@ verb__build() { # lab | boot MACHINE: what must run in the holder's namespaces
   while read -r machine; do boot "$machine"; done < <(machines)
   # shellcheck disable=SC2046
   await_boot $(machines)
+}
+
+# make_room: each machine's systemd takes seven of root's inotify instances, of which there are 128; the raised limit stays
+make_room() {
+  local limit=/proc/sys/fs/inotify/max_user_instances
+  [ "$(<$limit)" -ge 4096 ] || echo 4096 >$limit || true
 }
 
 # make_hybrid: on a machine that knows cgroup v2 only, show the holder's namespace a hybrid tree, for nspawn to pass on
