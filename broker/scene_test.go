@@ -31,7 +31,7 @@ type scene struct {
 	nonces uint64
 	log    []Event
 	taken  []Command
-	used   map[statement.HostName]uint64 // the last report's number
+	light  bool // Decide is not held to changing nothing: digests cost time
 }
 
 func key(name string) signtest.Key { return signtest.Ed25519(name) }
@@ -111,7 +111,7 @@ func signPolicy(t tester, doc policy.Document, people ...string) statement.Proof
 // newScene has the first policy adopted and db1, db2 and web1 enrolled.
 func newScene(t tester) *scene {
 	t.Helper()
-	sc := &scene{t: t, s: NewState(), now: dawn, used: map[statement.HostName]uint64{}}
+	sc := &scene{t: t, s: NewState(), now: dawn}
 	sc.must(signPolicy(t, labPolicy(t), "dave"))
 	sc.must(sc.enrolment("db1", "db"))
 	sc.must(sc.enrolment("db2", "db"))
@@ -254,17 +254,26 @@ func (sc *scene) command(p statement.Proof) Command {
 // apply decides and evolves a command, and holds Decide to changing nothing.
 func (sc *scene) apply(c Command) (Decided, error) {
 	sc.t.Helper()
-	before := sc.s.Digest()
-	d, err := Decide(sc.s, c)
-	if sc.s.Digest() != before {
-		sc.t.Fatalf("Decide(%s) changed the state", c.Kind)
-	}
+	d, err := sc.decideOnly(c)
 	for _, e := range d.Events {
 		Evolve(sc.s, e)
 	}
 	sc.log = append(sc.log, d.Events...)
 	sc.taken = append(sc.taken, c)
 	sc.chain = sc.s.Chain()
+	return d, err
+}
+
+func (sc *scene) decideOnly(c Command) (Decided, error) {
+	sc.t.Helper()
+	if sc.light {
+		return Decide(sc.s, c)
+	}
+	before := sc.s.Digest()
+	d, err := Decide(sc.s, c)
+	if sc.s.Digest() != before {
+		sc.t.Fatalf("Decide(%s) changed the state", c.Kind)
+	}
 	return d, err
 }
 
