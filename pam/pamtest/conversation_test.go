@@ -29,6 +29,7 @@ type conversation struct {
 	TTY     string
 	Auth    string // SSH_AUTH_INFO_0
 	Calls   string // of A(ccount), O(pen), C(lose); "AOC" is all, in order
+	Cgroup  string // directory of the cgroup to talk from, "" for any
 	Silent  bool   // pass PAM_SILENT, as sudo does
 
 	CloseLow bool   // close descriptors 0, 1 and 2 first
@@ -76,7 +77,11 @@ func (s *sandbox) hold(c conversation) told {
 	}
 	defer r.Close()
 	env := []string{"env", conversationEnv + "=" + string(spec), "LD_PRELOAD=" + c.Preload}
-	cmd := s.command(ctx, append(append(env, c.Env...), os.Args[0])...)
+	args := append(append(env, c.Env...), os.Args[0])
+	if c.Cgroup != "" {
+		args = in(c.Cgroup, args...)
+	}
+	cmd := s.command(ctx, args...)
 	var stderr strings.Builder
 	cmd.Stderr = &stderr
 	cmd.ExtraFiles = []*os.File{w}
