@@ -259,6 +259,7 @@ func (a *Agent) readAgain() error {
 	if fresh.heard.wall != 0 {
 		a.ledger.heard = fresh.heard
 	}
+	a.ledger.explain(a.Log, a.Clock.now())
 	a.Log.Info("spool read", "policy", a.ledger.chain.Ref().Revision, "dossiers", len(c.dossiers))
 	return nil
 }

@@ -226,14 +226,12 @@ func (a *Agent) takeDossier(d broker.Dossier) error {
 	}
 	a.ledger.mu.Lock()
 	if known {
-		e.dossier, e.grant, e.refused = fresh.dossier, fresh.grant, fresh.refused
+		e.dossier, e.grant, e.refused, e.said = fresh.dossier, fresh.grant, fresh.refused, ""
 	} else {
 		a.ledger.entries[stem] = fresh
 	}
+	a.ledger.explain(a.Log, a.Clock.now())
 	a.ledger.mu.Unlock()
-	if fresh.refused != nil {
-		a.Log.Warn("dossier opens nothing", "grant", stem.Grant(), "why", fresh.refused)
-	}
 	poke(a.wake)
 	return nil
 }

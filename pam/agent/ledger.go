@@ -3,6 +3,7 @@ package agent
 import (
 	"errors"
 	"fmt"
+	"log/slog"
 	"maps"
 	"slices"
 	"sync"
@@ -24,6 +25,8 @@ type entry struct {
 	// possible: after the write nothing can slip in behind the kill.
 	gate   sync.RWMutex
 	opened *opened // nil unless unit, reaper and sudoers stand; guarded by gate
+
+	said string // why it opens nothing, as the journal was last told; guarded by the ledger's mu
 
 	standing bool          // keeper only: something of it may exist in systemd or /run
 	failures int           // keeper only: openings that went wrong since the last that did not
@@ -52,6 +55,30 @@ func (e *entry) prove(chain policy.Chain) {
 func elsewhere(g broker.Grant, h broker.Host) error {
 	g.Newest, g.Expires = g.From, g.Until
 	return g.LiveOn(h, g.From)
+}
+
+// nothing reports why an entry opens nothing on a host at this moment; nil when it does.
+func (e *entry) nothing(h broker.Host, now statement.Time) error {
+	switch {
+	case e.ended != nil:
+		return fmt.Errorf("it is over: %s", e.ended.How)
+	case e.refused != nil:
+		return e.refused
+	default:
+		return e.grant.LiveOn(h, now)
+	}
+}
+
+// explain tells the journal why each entry opens nothing, once per reason. The caller holds mu, or is alone.
+func (l *ledger) explain(log *slog.Logger, now statement.Time) {
+	for stem, e := range l.entries {
+		why := e.nothing(l.host, now)
+		if why == nil || e.said == why.Error() {
+			continue
+		}
+		e.said = why.Error()
+		log.Warn("dossier opens nothing", "grant", stem.Grant(), "why", why)
+	}
 }
 
 // ledger is everything this host knows, guarded by mu: the keeper writes, answers read. Entries are never removed

@@ -169,7 +169,7 @@ func (s *Spool) readTombstone(name string) Tombstone {
 func (s *Spool) checkNewest(chain policy.Chain) error {
 	data, err := s.read(newestFile)
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil
+		return s.putJSON(chain.Ref(), newestFile)
 	}
 	var newest statement.PolicyRef
 	if err == nil {
@@ -182,6 +182,9 @@ func (s *Spool) checkNewest(chain policy.Chain) error {
 	if chain.Place(newest) != policy.Known {
 		return fmt.Errorf("policy revision %d was verified here before and is missing now: restore %s, or let a broker send it again",
 			newest.Revision, s.path(policyDir, policyName(newest.Revision)))
+	}
+	if newest.Revision < chain.Ref().Revision {
+		return s.putJSON(chain.Ref(), newestFile)
 	}
 	return nil
 }

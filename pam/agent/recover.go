@@ -34,6 +34,7 @@ func (a *Agent) recover(ctx context.Context) error {
 	if c.halt != nil {
 		a.Log.Error("granting has stopped on this host", "why", c.halt)
 	}
+	a.ledger.explain(a.Log, a.Clock.now())
 	stems, err := a.left(ctx)
 	if err != nil {
 		return err
