@@ -1,0 +1,177 @@
+package edge
+
+import (
+	"context"
+	"crypto/tls"
+	"net"
+	"sync"
+	"time"
+
+	"pim-ssh/broker/api"
+)
+
+// Caps on connections, before anything is known of who is calling.
+const (
+	handshakeTimeout     = 5 * time.Second
+	maxConnections       = 24_000
+	maxPerAddress        = 2_048
+	connectionsInBacklog = 128
+)
+
+// Front is the one port. It shakes hands and hands each connection to the listener of the protocol that both sides agreed
+// on: HTTP's, or raft's, whose callers have proved a broker's key (package api's ServerTLS).
+type Front struct {
+	inner  net.Listener
+	config *tls.Config
+	http   *queue
+	raft   *queue
+
+	mu   sync.Mutex
+	open int
+	from map[string]int // open connections by remote address
+}
+
+// NewFront takes over a TCP listener. Close closes it.
+func NewFront(inner net.Listener, config *tls.Config) *Front {
+	return &Front{inner: inner, config: config, http: newQueue(inner.Addr()), raft: newQueue(inner.Addr()), from: map[string]int{}}
+}
+
+// HTTP returns the listener of connections that speak HTTP.
+func (f *Front) HTTP() net.Listener { return f.http }
+
+// Raft returns the listener of connections that speak raft.
+func (f *Front) Raft() net.Listener { return f.raft }
+
+// Close stops accepting; Run returns.
+func (f *Front) Close() error { return f.inner.Close() }
+
+// Run accepts connections until the front is closed or ctx ends.
+func (f *Front) Run(ctx context.Context) error {
+	stop := context.AfterFunc(ctx, func() { f.inner.Close() })
+	defer stop()
+	for {
+		conn, err := f.inner.Accept()
+		if ctx.Err() != nil {
+			return nil
+		}
+		if temporary(err) {
+			pause(ctx)
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		if counted := f.count(conn); counted != nil {
+			go f.shake(ctx, counted)
+		}
+	}
+}
+
+// temporary reports whether accepting may work again in a moment: out of descriptors, or the caller went away.
+func temporary(err error) bool {
+	timeout, is := err.(interface{ Temporary() bool })
+	return is && timeout.Temporary()
+}
+
+func pause(ctx context.Context) {
+	select {
+	case <-time.After(50 * time.Millisecond):
+	case <-ctx.Done():
+	}
+}
+
+// count takes one of the caller's places, or closes the connection.
+func (f *Front) count(conn net.Conn) net.Conn {
+	address, _, err := net.SplitHostPort(conn.RemoteAddr().String())
+	if err != nil {
+		address = conn.RemoteAddr().String()
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.open >= maxConnections || f.from[address] >= maxPerAddress {
+		conn.Close()
+		return nil
+	}
+	f.open++
+	f.from[address]++
+	return &counted{Conn: conn, release: sync.OnceFunc(func() { f.release(address) })}
+}
+
+func (f *Front) release(address string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.open--
+	if f.from[address]--; f.from[address] == 0 {
+		delete(f.from, address)
+	}
+}
+
+// counted gives its place back when it is closed.
+type counted struct {
+	net.Conn
+	release func()
+}
+
+// Close closes the connection.
+func (c *counted) Close() error {
+	defer c.release()
+	return c.Conn.Close()
+}
+
+// shake finishes the handshake and hands the connection on.
+func (f *Front) shake(ctx context.Context, conn net.Conn) {
+	secure := tls.Server(conn, f.config)
+	patience, cancel := context.WithTimeout(ctx, handshakeTimeout)
+	defer cancel()
+	if err := secure.HandshakeContext(patience); err != nil {
+		conn.Close()
+		return
+	}
+	to := f.http
+	if secure.ConnectionState().NegotiatedProtocol == api.ProtocolRaft {
+		to = f.raft
+	}
+	to.put(patience, secure)
+}
+
+// queue is a listener fed by a Front.
+type queue struct {
+	address net.Addr
+	ready   chan net.Conn
+	closed  chan struct{}
+	once    sync.Once
+}
+
+func newQueue(address net.Addr) *queue {
+	return &queue{address: address, ready: make(chan net.Conn, connectionsInBacklog), closed: make(chan struct{})}
+}
+
+// put hands over a connection, or closes it when nobody takes it in time.
+func (q *queue) put(ctx context.Context, conn net.Conn) {
+	select {
+	case q.ready <- conn:
+	case <-q.closed:
+		conn.Close()
+	case <-ctx.Done():
+		conn.Close()
+	}
+}
+
+// Accept waits for the next connection.
+func (q *queue) Accept() (net.Conn, error) {
+	select {
+	case conn := <-q.ready:
+		return conn, nil
+	case <-q.closed:
+		return nil, net.ErrClosed
+	}
+}
+
+// Close makes Accept fail; connections handed over stay open.
+func (q *queue) Close() error {
+	q.once.Do(func() { close(q.closed) })
+	return nil
+}
+
+// Addr returns the port's address.
+func (q *queue) Addr() net.Addr { return q.address }

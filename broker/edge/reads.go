@@ -1,0 +1,123 @@
+package edge
+
+import (
+	"maps"
+	"net/http"
+	"slices"
+	"strconv"
+
+	"pim-ssh/broker"
+	"pim-ssh/broker/api"
+	"pim-ssh/broker/policy"
+	"pim-ssh/broker/statement"
+)
+
+// asking is a person's read, answered from one view of the state.
+type asking struct {
+	state   *broker.State
+	doc     *policy.Document
+	now     statement.Time
+	person  statement.Person
+	request *http.Request
+}
+
+// read makes a handler of a function that answers an authenticated person from the state.
+func (s *Server) read(answer func(asking) (any, error)) handler {
+	return func(_ http.ResponseWriter, r *http.Request) (any, error) {
+		shown, err := s.evidence(r)
+		if err != nil {
+			return nil, err
+		}
+		var body any
+		viewErr := s.cluster.View(r.Context(), func(state *broker.State) {
+			now := s.now()
+			person, refused := shown.person(state.Chain(), now, now)
+			if refused != nil {
+				err = refused
+				return
+			}
+			body, err = answer(asking{state, state.Chain().Current(), now, person, r})
+		})
+		if viewErr != nil {
+			return nil, viewErr
+		}
+		return body, err
+	}
+}
+
+// policy answers anyone: the chain is signed.
+func (s *Server) policy(_ http.ResponseWriter, r *http.Request) (any, error) {
+	after, given, err := number(r, "after")
+	if err != nil {
+		return nil, err
+	}
+	if !given {
+		after = 0
+	}
+	answer := api.Policies{}
+	err = s.cluster.View(r.Context(), func(state *broker.State) {
+		proofs := state.Chain().Proofs()
+		answer.Policies = proofs[min(after, uint64(len(proofs))):]
+	})
+	return answer, err
+}
+
+// number reads a decimal query parameter in its one spelling, and whether it was given.
+func number(r *http.Request, name string) (uint64, bool, error) {
+	query := r.URL.Query()
+	if !query.Has(name) {
+		return 0, false, nil
+	}
+	n, err := strconv.ParseUint(query.Get(name), 10, 64)
+	if err != nil || strconv.FormatUint(n, 10) != query.Get(name) {
+		return 0, false, broker.Refuse(broker.Invalid, "", "%s: want a plain number", name)
+	}
+	return n, true, nil
+}
+
+func whoami(a asking) (any, error) {
+	entry := a.doc.People[a.person]
+	who := api.Whoami{
+		Person: a.person, Account: entry.Account, Deployment: a.state.Chain().Deployment(), Policy: a.state.Chain().Ref(),
+		Steward: a.doc.Steward(a.person), Operator: a.doc.Operator(a.person), Auditor: a.doc.Auditor(a.person), Keys: entry.Keys,
+	}
+	for _, role := range slices.Sorted(maps.Keys(a.doc.Roles)) {
+		if a.doc.Eligible(a.person, role) {
+			who.Eligible = append(who.Eligible, role)
+		}
+	}
+	return who, nil
+}
+
+func roles(a asking) (any, error) {
+	answer := api.Roles{}
+	enrolled := a.state.Hosts()
+	for _, name := range slices.Sorted(maps.Keys(a.doc.Roles)) {
+		role := a.doc.Roles[name]
+		view := api.RoleView{
+			Role: name, Accounts: role.Accounts, Sudo: role.Sudo, Longest: role.Longest, Default: role.Default,
+			Eligible: a.doc.Eligible(a.person, name),
+		}
+		if !role.Approvals.None {
+			view.Approvals = role.Approvals.Count
+			view.Approvers = slices.DeleteFunc(a.doc.Approvers(name), func(p statement.Person) bool { return p == a.person })
+		}
+		for _, host := range enrolled {
+			if role.Hosts.Selects(host.Name, host.Labels) {
+				view.Hosts = append(view.Hosts, host.Name)
+			}
+		}
+		answer.Roles = append(answer.Roles, view)
+	}
+	return answer, nil
+}
+
+func hosts(a asking) (any, error) {
+	answer := api.Hosts{}
+	for _, host := range a.state.Hosts() {
+		answer.Hosts = append(answer.Hosts, api.HostView{
+			Name: host.Name, Labels: host.Labels, Addresses: host.Addresses, Enrolment: host.Enrolment, EnrolledAt: host.At, LastSeen: host.SeenAt,
+		})
+	}
+	return answer, nil
+}

@@ -1,0 +1,145 @@
+package edge
+
+import (
+	"context"
+	"errors"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"path"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/crypto/ssh"
+
+	"pim-ssh/broker"
+	"pim-ssh/broker/api"
+	"pim-ssh/broker/statement"
+)
+
+// Cluster is what edge needs of the cluster. Every method may be called from many goroutines.
+type Cluster interface {
+	// Propose has the cluster decide a command, which it stamps with its own time. Refusals are *broker.Error;
+	// Unavailable means that the outcome is unknown and that proposing the same again is harmless.
+	Propose(ctx context.Context, command broker.Command) (broker.Outcome, error)
+	// View lets fn look at a state that holds everything acknowledged before the call, or fails with Unavailable. fn must
+	// not keep the state.
+	View(ctx context.Context, fn func(*broker.State)) error
+	// Events returns at most limit committed events from index on, as their leaf bytes, and a channel that is closed once
+	// there are more than there were.
+	Events(index uint64, limit int) ([][]byte, <-chan struct{}, error)
+}
+
+// Deadlines and caps: what one caller may cost.
+const (
+	headerTimeout   = 5 * time.Second
+	readTimeout     = 15 * time.Second
+	writeTimeout    = 30 * time.Second
+	idleTimeout     = 60 * time.Second
+	shutdownTimeout = 5 * time.Second
+	maxHeader       = 40 << 10 // two proofs in base64
+	maxFiling       = 64       // statements being verified and decided at once
+)
+
+// Config is what a server needs from outside.
+type Config struct {
+	Cluster Cluster
+	CA      ssh.Signer
+	Now     func() statement.Time
+	Random  io.Reader
+	Log     *slog.Logger
+}
+
+// Server answers every route of package api.
+type Server struct {
+	cluster  Cluster
+	ca       ssh.Signer
+	now      func() statement.Time
+	random   io.Reader
+	log      *slog.Logger
+	mux      *http.ServeMux
+	filing   chan struct{} // one slot for each statement in hand
+	rubbish  atomic.Uint64
+	watchers watchers
+	stopping chan struct{} // closed when Serve ends: streams end too
+}
+
+// New makes a server with the table of routes bound.
+func New(config Config) *Server {
+	s := &Server{
+		cluster: config.Cluster, ca: config.CA, now: config.Now, random: config.Random, log: config.Log,
+		mux: http.NewServeMux(), filing: make(chan struct{}, maxFiling), stopping: make(chan struct{}),
+	}
+	bound := s.handlers()
+	for _, route := range api.Routes() {
+		s.mux.Handle(route.Method+" "+route.Path, guarded{s, route, bound[route.Name]})
+	}
+	s.mux.HandleFunc("/", func(w http.ResponseWriter, _ *http.Request) { answerError(w, errNoRoute) })
+	return s
+}
+
+// handler answers one request: what it returns is encoded as JSON, an error as a Problem. A handler that has answered by
+// itself returns nil, nil.
+type handler func(w http.ResponseWriter, r *http.Request) (any, error)
+
+// handlers binds the names of api's routes. What has no handler is refused.
+func (s *Server) handlers() map[api.RouteName]handler {
+	return map[api.RouteName]handler{
+		api.RoutePolicy:     s.policy,
+		api.RouteStatements: s.statements,
+		api.RouteWhoami:     s.read(whoami),
+		api.RouteRoles:      s.read(roles),
+		api.RouteRequests:   s.read(requests),
+		api.RouteRequest:    s.read(request),
+		api.RouteGrants:     s.read(grants),
+		api.RouteGrant:      s.grant,
+		api.RouteInbox:      s.read(inbox),
+		api.RouteHosts:      s.read(hosts),
+		api.RouteWatch:      s.watch,
+		api.RouteHealth:     s.health,
+	}
+}
+
+// Rubbish returns how many bodies and headers were no well-signed statement. They are counted and leave nothing else.
+func (s *Server) Rubbish() uint64 { return s.rubbish.Load() }
+
+// ServeHTTP answers requests whose path has only one spelling; every other is refused before it is routed.
+func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	asked, _, _ := strings.Cut(r.RequestURI, "?")
+	if asked != r.URL.Path || !strings.HasPrefix(asked, "/") || path.Clean(asked) != asked {
+		answerError(w, errNoRoute)
+		return
+	}
+	s.mux.ServeHTTP(w, r)
+}
+
+// Serve answers on a listener of TLS connections until ctx ends, then lets requests in hand finish.
+func (s *Server) Serve(ctx context.Context, listener net.Listener) error {
+	server := &http.Server{
+		Handler: s, ReadHeaderTimeout: headerTimeout, ReadTimeout: readTimeout, WriteTimeout: writeTimeout, IdleTimeout: idleTimeout,
+		MaxHeaderBytes: maxHeader, ErrorLog: slog.NewLogLogger(s.log.Handler(), slog.LevelDebug),
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- server.Serve(listener) }()
+	select {
+	case err := <-ended:
+		close(s.stopping)
+		return err
+	case <-ctx.Done():
+	}
+	close(s.stopping)
+	patience, cancel := context.WithTimeout(context.WithoutCancel(ctx), shutdownTimeout)
+	defer cancel()
+	if err := server.Shutdown(patience); err != nil {
+		return errors.Join(err, server.Close())
+	}
+	return nil
+}
+
+// health says whether this broker can answer.
+func (s *Server) health(_ http.ResponseWriter, r *http.Request) (any, error) {
+	err := s.cluster.View(r.Context(), func(*broker.State) {})
+	return api.Health{Ready: err == nil}, nil
+}

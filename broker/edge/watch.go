@@ -1,0 +1,238 @@
+package edge
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"sync"
+	"time"
+
+	"github.com/go-json-experiment/json"
+
+	"pim-ssh/broker"
+	"pim-ssh/broker/api"
+)
+
+// What one stream may cost. A stream holds no queue: it reads the event log at its own pace, so a slow reader costs one
+// batch, is cut when a write takes too long, and resumes from the index it reached.
+const (
+	batch           = 64 // events read at once
+	frameTimeout    = 10 * time.Second
+	watchersPerName = 8
+	watchersTotal   = 20_000
+)
+
+// errGone ends the stream of a reader that went away or was too slow; it resumes from where it was.
+var errGone = errors.New("the reader is gone")
+
+// watchers counts open streams by who reads them.
+type watchers struct {
+	mu    sync.Mutex
+	total int
+	by    map[string]int
+}
+
+// enter takes a place for one more stream, or refuses.
+func (w *watchers) enter(name string) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.total >= watchersTotal || w.by[name] >= watchersPerName {
+		return broker.Refuse(broker.Unavailable, "close another watch, or try another broker", "too many watch streams")
+	}
+	if w.by == nil {
+		w.by = map[string]int{}
+	}
+	w.total++
+	w.by[name]++
+	return nil
+}
+
+func (w *watchers) leave(name string) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.total--
+	if w.by[name]--; w.by[name] == 0 {
+		delete(w.by, name)
+	}
+}
+
+// reader is whoever watches: a person or a host. It turns events into the frames that are theirs.
+type reader interface {
+	// name tells readers apart for the caps.
+	name() string
+	// permit reports whether the reader may still read, by the state of this moment. It is asked before every batch.
+	permit(*broker.State) error
+	// opening returns the frames a stream starts with: what the reader has to know when nothing is known of after.
+	opening(*broker.State) []api.Frame
+	// frames turns consecutive events into frames, by a state that has folded at least them.
+	frames(*broker.State, []broker.Event) ([]api.Frame, error)
+}
+
+// watch streams frames until the reader goes, falls behind, or may no longer read.
+func (s *Server) watch(w http.ResponseWriter, r *http.Request) (any, error) {
+	after, given, err := number(r, "after")
+	if err != nil {
+		return nil, err
+	}
+	who, err := s.watcher(r)
+	if err != nil {
+		return nil, err
+	}
+	if err := s.watchers.enter(who.name()); err != nil {
+		return nil, err
+	}
+	defer s.watchers.leave(who.name())
+	st := &stream{server: s, who: who, out: w, control: http.NewResponseController(w)}
+	if err := st.start(r.Context(), after, given); err != nil {
+		return nil, err
+	}
+	if err := st.follow(r.Context()); !errors.Is(err, errGone) {
+		s.note(r, err)
+	}
+	return nil, nil
+}
+
+// watcher authenticates: a proof in the headers is a person's, else the TLS key is a host's.
+func (s *Server) watcher(r *http.Request) (reader, error) {
+	if key, shown := hostKey(r); shown && r.Header.Get(api.HeaderProof) == "" {
+		return &hostReader{identity: key, now: s.now}, nil
+	}
+	shown, err := s.evidence(r)
+	if err != nil {
+		return nil, err
+	}
+	return &personReader{shown: shown, opened: s.now(), now: s.now, log: s.cluster.Events}, nil
+}
+
+// stream is one open watch.
+type stream struct {
+	server  *Server
+	who     reader
+	out     http.ResponseWriter
+	control *http.ResponseController
+	next    uint64 // index of the first event that is not said yet
+}
+
+// start authorises, says 200 and the opening frames. Errors before the first byte are the caller's to answer.
+func (st *stream) start(ctx context.Context, after uint64, given bool) error {
+	var opening []api.Frame
+	var refused error
+	err := st.server.cluster.View(ctx, func(state *broker.State) {
+		if refused = st.who.permit(state); refused != nil {
+			return
+		}
+		if given && after < state.Index() {
+			st.next = after + 1
+			return
+		}
+		opening = st.who.opening(state)
+		if opening != nil {
+			st.next = state.Index()
+		}
+	})
+	if err == nil {
+		err = refused
+	}
+	if err != nil {
+		return err
+	}
+	if err := st.control.SetReadDeadline(time.Time{}); err != nil {
+		return err
+	}
+	st.out.Header().Set("Content-Type", "application/x-ndjson")
+	st.out.Header().Set("Cache-Control", "no-store")
+	st.out.WriteHeader(http.StatusOK)
+	return st.write(opening)
+}
+
+// follow says what is committed, as it is committed, and a beat when nothing is.
+func (st *stream) follow(ctx context.Context) error {
+	beats := time.NewTicker(api.BeatEvery * time.Second)
+	defer beats.Stop()
+	beat := true
+	for {
+		grown, more, err := st.step(ctx)
+		if err != nil {
+			return err
+		}
+		if more {
+			continue
+		}
+		if beat {
+			err = st.beat()
+		}
+		if err != nil {
+			return err
+		}
+		select {
+		case <-grown:
+			beat = false
+		case <-beats.C:
+			beat = true
+		case <-ctx.Done():
+			return nil
+		case <-st.server.stopping:
+			return nil
+		}
+	}
+}
+
+// step says one batch, and reports whether there may be more at once.
+func (st *stream) step(ctx context.Context) (grown <-chan struct{}, more bool, err error) {
+	leaves, grown, err := st.server.cluster.Events(st.next, batch)
+	if err != nil {
+		return nil, false, err
+	}
+	events := make([]broker.Event, len(leaves))
+	for i, leaf := range leaves {
+		if events[i], err = broker.DecodeEvent(leaf); err != nil {
+			return nil, false, err
+		}
+	}
+	var frames []api.Frame
+	var refused error
+	err = st.server.cluster.View(ctx, func(state *broker.State) {
+		if refused = st.who.permit(state); refused == nil {
+			frames, refused = st.who.frames(state, events)
+		}
+	})
+	if err == nil {
+		err = refused
+	}
+	if err != nil {
+		return nil, false, err
+	}
+	st.next += uint64(len(events))
+	return grown, len(events) == batch, st.write(frames)
+}
+
+// beat says how far the stream has come. Before the first event there is nothing to come from.
+func (st *stream) beat() error {
+	frame := api.Frame{Beat: st.server.now()}
+	if st.next > 0 {
+		frame.Index = indexed(st.next - 1)
+	}
+	return st.write([]api.Frame{frame})
+}
+
+func indexed(index uint64) *uint64 { return &index }
+
+// write sends frames, each a line. A reader that does not take them in time is cut.
+func (st *stream) write(frames []api.Frame) error {
+	for _, frame := range frames {
+		line, err := json.Marshal(frame)
+		if err != nil {
+			return err
+		}
+		if err := st.control.SetWriteDeadline(time.Now().Add(frameTimeout)); err != nil {
+			return err
+		}
+		if _, err := st.out.Write(append(line, '\n')); err != nil {
+			return errGone
+		}
+	}
+	if len(frames) > 0 && st.control.Flush() != nil {
+		return errGone
+	}
+	return nil
+}
