@@ -13,10 +13,7 @@ import (
 // MaxWindow is the longest window, and the longest a request may wait, in seconds: seven days.
 const MaxWindow statement.Seconds = 7 * 24 * 3600
 
-var (
-	nameGrammar    = regexp.MustCompile(`^[a-z][a-z0-9-]{0,62}$`)
-	addressGrammar = regexp.MustCompile(`^([A-Za-z0-9]([A-Za-z0-9.-]{0,251}[A-Za-z0-9])?|\[[0-9a-f:.]{2,45}\]):[1-9][0-9]{0,4}$`)
-)
+var nameGrammar = regexp.MustCompile(`^[a-z][a-z0-9-]{0,62}$`)
 
 // reserved accounts belong to the machine itself. Nobody's own account is one of them.
 var reserved = map[statement.Account]string{

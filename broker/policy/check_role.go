@@ -3,7 +3,10 @@ package policy
 import (
 	"cmp"
 	"maps"
+	"net/netip"
 	"slices"
+	"strconv"
+	"strings"
 
 	"golang.org/x/crypto/ssh"
 
@@ -21,8 +24,8 @@ func (c *checker) brokers() {
 		if _, err := statement.ParseBrokerName(string(name)); err != nil {
 			c.say(path, "%v", err)
 		}
-		if !addressGrammar.MatchString(broker.Address) {
-			c.say(below(path, "address"), "%q is not host:port", broker.Address)
+		if !dialable(broker.Address) {
+			c.say(below(path, "address"), "%q is not host:port, such as b1.example.org:7443", broker.Address)
 		}
 		if other, taken := addresses[broker.Address]; taken {
 			c.say(below(path, "address"), "is already the address of broker %s", other)
@@ -31,6 +34,27 @@ func (c *checker) brokers() {
 		c.machineKey(below(path, "identity"), broker.Identity, keys)
 		c.machineKey(below(path, "ca"), broker.CA, keys)
 	}
+}
+
+// dialable reports whether the text is a host name or an IP address with a port.
+func dialable(address string) bool {
+	at := strings.LastIndexByte(address, ':')
+	if at < 0 {
+		return false
+	}
+	host, port := address[:at], address[at+1:]
+	if number, err := strconv.ParseUint(port, 10, 16); err != nil || number == 0 || strconv.FormatUint(number, 10) != port {
+		return false
+	}
+	if inner, bracketed := strings.CutPrefix(host, "["); bracketed {
+		ip, err := netip.ParseAddr(strings.TrimSuffix(inner, "]"))
+		return err == nil && ip.Is6() && ip.Zone() == "" && host == "["+ip.String()+"]"
+	}
+	if ip, err := netip.ParseAddr(host); err == nil {
+		return ip.Is4()
+	}
+	_, err := statement.ParseHostName(host)
+	return err == nil
 }
 
 // machineKey holds a broker's key to one purpose: two brokers, a broker and its CA, a broker and a person never share.

@@ -91,6 +91,19 @@ func onRole(name statement.RoleName, change func(*Role)) func(*Document) {
 	return func(d *Document) { changeRole(d, name, change) }
 }
 
+func TestBrokerAddress(t *testing.T) {
+	for address, want := range map[string]bool{
+		"b1:7443": true, "b1.example.org:1": true, "192.0.2.7:65535": true, "[2001:db8::3]:7443": true,
+		"": false, "b1": false, ":7443": false, "b1:": false, "b1:0": false, "b1:65536": false, "b1:07443": false, "b1:+1": false, "b1:x": false,
+		"2001:db8::3:7443": false, "[192.0.2.7]:7443": false, "[2001:db8:0::3]:7443": false, "[fe80::1%eth0]:7443": false, "[b1]:7443": false,
+		"https://b1:7443": false, "b1:7443/": false, "b1 :7443": false, "B1:7443": false, "-b1:7443": false, "192.0.2:7443": false,
+	} {
+		if dialable(address) != want {
+			t.Errorf("%q: want %v", address, want)
+		}
+	}
+}
+
 // TestCheckHoldsListsToSets: Draft sorts for whoever wrote them, but a signed payload is held to the one order.
 func TestCheckHoldsListsToSets(t *testing.T) {
 	doc := lab()

@@ -44,8 +44,8 @@ func write(t *testing.T, file string, text []byte) {
 
 const wantMark = "# want: "
 
-// TestBadFilesSayWhatIsWrong reads one case a file. What it must say stands at the end, in comments, where it moves no line.
-func TestBadFilesSayWhatIsWrong(t *testing.T) {
+// TestThreatPolicyFileIsRefused reads one case a file. What it must say stands at the end, in comments, where it moves no line.
+func TestThreatPolicyFileIsRefused(t *testing.T) {
 	files := cases(t, "testdata/bad/*.yaml")
 	if len(files) < 60 {
 		t.Errorf("only %d cases", len(files))
