@@ -85,7 +85,7 @@ func (s Systemd) startUnit(ctx context.Context, c *sd.Conn, w Window) error {
 	return start(ctx, c, w.Stem.Unit(), []sd.Property{
 		property("Description", "pim-ssh grant "+string(w.Stem.Grant())),
 		property("Type", "exec"),
-		sd.PropExecStart([]string{s.Pause, "infinity"}, true),
+		sd.PropExecStart([]string{s.Pause, "infinity"}, false),
 		property("Delegate", true),
 		property("KillMode", "control-group"),
 		property("TimeoutStopUSec", micro(time.Second)),
@@ -137,13 +137,13 @@ func (s Systemd) reaperLines(w Window) [][]string {
 
 func (s Systemd) reaperService(w Window) []sd.Property {
 	type exec struct {
-		Path    string
-		Args    []string
-		Unclean bool // false: a failing line does not keep the next from running
+		Path          string
+		Args          []string
+		IgnoreFailure bool // a line that fails does not keep the next from running
 	}
 	var lines []exec
 	for _, l := range s.reaperLines(w) {
-		lines = append(lines, exec{l[0], l, false})
+		lines = append(lines, exec{l[0], l, true})
 	}
 	return []sd.Property{
 		property("Description", "end of pim-ssh grant "+string(w.Stem.Grant())),
@@ -181,12 +181,12 @@ func (s Systemd) checkReaper(ctx context.Context, c *sd.Conn, w Window) error {
 	return nil
 }
 
-// execLines takes the arguments out of D-Bus's a(sasbttttuii).
+// execLines takes the arguments out of D-Bus's a(sasbttttuii): of lines whose failure is ignored, as ours all are.
 func execLines(value any) [][]string {
 	entries, _ := value.([][]any)
 	var lines [][]string
 	for _, e := range entries {
-		if len(e) < 2 {
+		if len(e) < 3 || e[2] != true {
 			return nil
 		}
 		args, _ := e[1].([]string)
