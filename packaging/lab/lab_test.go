@@ -40,6 +40,17 @@ func TestLabVerbs(t *testing.T) {
 		}
 	})
 
+	t.Run("a terminal of its own, when asked for", func(t *testing.T) {
+		l.Exec(t, "db1", "test", "-t", "0").Want(t, 1)
+		got := l.Do(t, "as", "alice", "-t", "--", "sh", "-c", `test -t 0 && tty && echo "$1"`, "sh", `$x "y"`)
+		if !strings.HasPrefix(got.Out, "/dev/pts/") || !strings.Contains(got.Out, `$x "y"`) {
+			t.Errorf("%q", got.Out)
+		}
+		if code := l.Command("exec", "db1", "-t", "--", "sh", "-c", "exit 5").Run(); code == nil || code.Error() != "exit status 5" {
+			t.Errorf("%v, want exit status 5", code)
+		}
+	})
+
 	t.Run("people have their account, keys and ssh-agent on desk, and log in everywhere unprivileged", func(t *testing.T) {
 		for _, person := range []string{"alice", "erin", "bob", "carol", "gwen", "dave", "frank", "mallory"} {
 			for _, host := range []string{"db1", "web1", "h3"} {

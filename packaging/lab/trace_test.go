@@ -3,6 +3,7 @@
 package lab
 
 import (
+	"bufio"
 	"bytes"
 	"fmt"
 	"io/fs"
@@ -214,6 +215,40 @@ func processes(t *testing.T, name string) []string {
 		}
 	}
 	return found
+}
+
+// TestLabEndsWithItsTest runs itself again, to be killed while it holds a lab.
+func TestLabEndsWithItsTest(t *testing.T) {
+	const held = "LAB_TEST_HELD"
+	if os.Getenv(held) != "" {
+		fmt.Println(labtest.Up(t, "--bare", "--brokers", "0").Name())
+		select {}
+	}
+	child := exec.Command(os.Args[0], "-test.run", "^"+t.Name()+"$")
+	child.Env = append(os.Environ(), held+"=y")
+	out, err := child.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := child.Start(); err != nil {
+		t.Fatal(err)
+	}
+	name, err := bufio.NewReader(out).ReadString('\n')
+	if err != nil {
+		t.Fatal(err)
+	}
+	name = strings.TrimSpace(name)
+	if len(processes(t, name)) == 0 {
+		t.Error("there is no lab to begin with")
+	}
+	if err := child.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	_ = child.Wait()
+	labtest.WaitFor(t, "the lab of a killed test gone", 20*time.Second, func() bool {
+		_, err := os.Stat("/run/pim-lab/" + name)
+		return os.IsNotExist(err) && len(processes(t, name)) == 0
+	})
 }
 
 func TestLabSixMachines(t *testing.T) {

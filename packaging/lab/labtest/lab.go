@@ -37,6 +37,9 @@ func Up(t testing.TB, flags ...string) *Lab {
 	return l
 }
 
+// Name is what LAB is for the program: another process can use the same machines by it.
+func (l *Lab) Name() string { return l.name }
+
 // guard starts a process that takes the lab down as soon as ours is gone: it reads a pipe of which we alone hold the other end.
 func (l *Lab) guard(t testing.TB) (letGo func()) {
 	t.Helper()
