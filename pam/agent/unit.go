@@ -127,12 +127,13 @@ func (s Systemd) arm(ctx context.Context, c *sd.Conn, w Window) error {
 	return s.checkReaper(ctx, c, w)
 }
 
-// reaperLines is what the reaper runs, in order. The second kill and the stop (TERM, and KILL after a second, to
-// whatever is left) are for what was forked while the first kill walked the tree.
+// reaperLines is what the reaper runs, in order: first nothing new may start, then what runs is killed. The second
+// kill and the stop (TERM, and KILL after a second, to whatever is left) are for what was forked while the first kill
+// walked the tree.
 func (s Systemd) reaperLines(w Window) [][]string {
+	remove := append([]string{s.Rm, "-f", "--"}, w.Remove...)
 	kill := []string{s.Systemctl, "kill", "--signal=SIGKILL", "--kill-whom=all", w.Stem.Unit()}
-	lines := [][]string{kill, kill, {s.Systemctl, "stop", w.Stem.Unit()}}
-	return append(lines, append([]string{s.Rm, "-f", "--"}, w.Remove...))
+	return [][]string{remove, kill, kill, {s.Systemctl, "stop", w.Stem.Unit()}}
 }
 
 func (s Systemd) reaperService(w Window) []sd.Property {

@@ -41,6 +41,7 @@ func apply(ctx context.Context, p Plan, passwd string) error {
 		func() error { return writeSSHD(ctx, p) },
 		func() error { return writeSudoers(ctx, p) },
 		func() error { return enableProfiles(ctx, "pim-ssh", "systemd+pim-ssh") },
+		stayInside,
 		func() error { return reloadSSH(ctx) },
 		func() error { return Verify(ctx, p) },
 		func() error { return ungovern(p.Governed) },
@@ -153,6 +154,7 @@ func Undo(ctx context.Context) error {
 	return errors.Join(
 		os.RemoveAll(enforcingDir),
 		disableProfiles(ctx),
+		leaveStacks(),
 		remove(sudoersDropIn),
 		remove(sshdDropIn),
 		remove(caFile),
