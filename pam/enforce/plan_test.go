@@ -33,8 +33,8 @@ func TestPlanGoverns(t *testing.T) {
 		want   []statement.Account
 	}{
 		"the accounts a role logs in as and runs as, on hosts it selects": {map[string]string{"tier": "db"}, []statement.Account{"postgres", "root"}},
-		"nothing of a role that selects other hosts":                     {map[string]string{"tier": "web"}, []statement.Account{"deploy"}},
-		"nobody on a host that no role reaches":                          {map[string]string{"tier": "mail"}, nil},
+		"nothing of a role that selects other hosts":                      {map[string]string{"tier": "web"}, []statement.Account{"deploy"}},
+		"nobody on a host that no role reaches":                           {map[string]string{"tier": "mail"}, nil},
 	} {
 		t.Run(sentence, func(t *testing.T) {
 			if diff := cmp.Diff(c.want, PlanFor(document, "h", c.labels, nil).Governed); diff != "" {
