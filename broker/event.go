@@ -41,7 +41,7 @@ type Event interface {
 
 // RequestFiled: somebody asked.
 type RequestFiled struct {
-	EventHead `json:",inline"`
+	EventHead `json:",embed"`
 	Request   RequestID          `json:"request"`
 	Person    statement.Person   `json:"person"`
 	Role      statement.RoleName `json:"role"`
@@ -50,7 +50,7 @@ type RequestFiled struct {
 
 // DecisionFiled: an approver said yes or no.
 type DecisionFiled struct {
-	EventHead `json:",inline"`
+	EventHead `json:",embed"`
 	Request   RequestID         `json:"request"`
 	Person    statement.Person  `json:"person"` // the approver
 	Verdict   statement.Verdict `json:"verdict"`
@@ -59,20 +59,20 @@ type DecisionFiled struct {
 
 // RequestApproved: the quorum is full; GrantOpened follows.
 type RequestApproved struct {
-	EventHead `json:",inline"`
+	EventHead `json:",embed"`
 	Request   RequestID `json:"request"`
 }
 
 // RequestDenied: one denial ends a request.
 type RequestDenied struct {
-	EventHead `json:",inline"`
+	EventHead `json:",embed"`
 	Request   RequestID        `json:"request"`
 	Person    statement.Person `json:"person"` // who denied
 }
 
 // RequestWithdrawn: the asker took it back.
 type RequestWithdrawn struct {
-	EventHead `json:",inline"`
+	EventHead `json:",embed"`
 	Request   RequestID        `json:"request"`
 	Person    statement.Person `json:"person"`
 	Proof     statement.Proof  `json:"proof"`
@@ -80,20 +80,20 @@ type RequestWithdrawn struct {
 
 // RequestExpired: nobody answered in time.
 type RequestExpired struct {
-	EventHead `json:",inline"`
+	EventHead `json:",embed"`
 	Request   RequestID `json:"request"`
 }
 
 // GrantOpened: the dossier proves a grant. One CertificateIssued for each of its keys follows.
 type GrantOpened struct {
-	EventHead `json:",inline"`
+	EventHead `json:",embed"`
 	By        statement.Hash `json:"by"` // the statement that filled the quorum, or the request that needed none, or the policy
 	Grant     Grant          `json:"grant"`
 }
 
 // GrantReturned: the holder gave it back.
 type GrantReturned struct {
-	EventHead `json:",inline"`
+	EventHead `json:",embed"`
 	Grant     GrantID          `json:"grant"`
 	Person    statement.Person `json:"person"`
 	Proof     statement.Proof  `json:"proof"`
@@ -101,7 +101,7 @@ type GrantReturned struct {
 
 // GrantRevoked: somebody else ended it, or the policy that PolicyAdopted brought no longer holds it.
 type GrantRevoked struct {
-	EventHead `json:",inline"`
+	EventHead `json:",embed"`
 	Grant     GrantID          `json:"grant"`
 	Person    statement.Person `json:"person,omitzero"` // who revoked; none when the policy did
 	Why       string           `json:"why"`
@@ -110,13 +110,13 @@ type GrantRevoked struct {
 
 // GrantLapsed: its window is over. Only a record: hosts and certificates ended it untold.
 type GrantLapsed struct {
-	EventHead `json:",inline"`
+	EventHead `json:",embed"`
 	Grant     GrantID `json:"grant"`
 }
 
 // CertificateIssued: a certificate for this key may be signed; its serial is this event's index.
 type CertificateIssued struct {
-	EventHead `json:",inline"`
+	EventHead `json:",embed"`
 	Grant     GrantID          `json:"grant"`
 	Key       statement.Key    `json:"key"`
 	Proof     *statement.Proof `json:"proof"` // the certificate statement; null when the request named the key
@@ -124,28 +124,28 @@ type CertificateIssued struct {
 
 // PolicyAdopted: a new revision is in force.
 type PolicyAdopted struct {
-	EventHead `json:",inline"`
+	EventHead `json:",embed"`
 	Revision  uint64          `json:"revision"`
 	Proof     statement.Proof `json:"proof"`
 }
 
 // PolicyForked: the stewards signed two policies of one number. Nothing is granted until a later revision is adopted.
 type PolicyForked struct {
-	EventHead `json:",inline"`
+	EventHead `json:",embed"`
 	Revision  uint64          `json:"revision"`
 	Proof     statement.Proof `json:"proof"` // the one that is not in force
 }
 
 // HostEnrolled: a machine joined under an operator's token.
 type HostEnrolled struct {
-	EventHead `json:",inline"`
+	EventHead `json:",embed"`
 	Host      statement.HostName `json:"host"`
 	Proof     statement.Proof    `json:"proof"`
 }
 
 // HostReported: a host told what it saw.
 type HostReported struct {
-	EventHead `json:",inline"`
+	EventHead `json:",embed"`
 	Host      statement.HostName `json:"host"`
 	Missed    uint64             `json:"missed,omitzero"` // sequence numbers that never arrived: withheld or lost
 	Proof     statement.Proof    `json:"proof"`
@@ -153,7 +153,7 @@ type HostReported struct {
 
 // StatementRefused: a fresh, authentic statement of a person or host that the rules refuse.
 type StatementRefused struct {
-	EventHead `json:",inline"`
+	EventHead `json:",embed"`
 	Hash      statement.Hash     `json:"hash"`
 	Statement statement.Kind     `json:"statement"`
 	Person    statement.Person   `json:"person,omitzero"`

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"sync"
 	"testing"
 
 	"golang.org/x/crypto/ssh"
@@ -34,7 +35,17 @@ type scene struct {
 	light  bool // Decide is not held to changing nothing: digests cost time
 }
 
-func key(name string) signtest.Key { return signtest.Ed25519(name) }
+// key returns the one key that belongs to a name.
+func key(name string) signtest.Key {
+	if k, made := keys.Load(name); made {
+		return k.(signtest.Key)
+	}
+	k := signtest.Ed25519(name)
+	keys.Store(name, k)
+	return k
+}
+
+var keys sync.Map // of names to signtest.Key
 
 func publicKey(t tester, signer ssh.Signer) statement.Key {
 	t.Helper()

@@ -72,13 +72,19 @@ func labRoles() map[string]modelRole {
 
 func pick[T any](w *walk, what string, from ...T) T { return rapid.SampledFrom(from).Draw(w.rt, what) }
 
+// odd is true for the few things that are drawn to be strange; most of a walk is what honest people do.
+func (w *walk) odd(what string) bool { return rapid.IntRange(0, 7).Draw(w.rt, "odd "+what) == 7 }
+
 // common draws when a statement was made and in how far it is honest: mostly now, mostly by the person it names.
 func (w *walk) common(h *statement.Head) (signer string, authentic bool) {
 	w.n++
-	h.Created = w.now.Add(pick[statement.Seconds](w, "created", 0, 0, 0, -5, -20, -60, -61, 30, 60, 61))
+	h.Created = w.now.Add(pick[statement.Seconds](w, "created", 0, -1, -5, -20, 10))
+	if w.odd("clock") {
+		h.Created = w.now.Add(pick[statement.Seconds](w, "created", -60, -61, -30, 30, 60, 61))
+	}
 	h.NotAfter = h.Created.Add(300)
 	signer = string(h.Person)
-	if pick(w, "honest", true, true, true, true, true, false) {
+	if !w.odd("signer") {
 		return signer, true
 	}
 	signer = pick(w, "forger", "mallory", "alice", "bob", "stranger")
@@ -86,10 +92,9 @@ func (w *walk) common(h *statement.Head) (signer string, authentic bool) {
 }
 
 // hand files a statement as the leader, whose clock is not quite right, and lets the model take it too.
-func (w *walk) hand(p statement.Proof, created statement.Time, authentic bool, take func(now int64) bool) {
+func (w *walk) hand(kind CommandKind, p statement.Proof, created statement.Time, authentic bool, take func(now int64) bool) {
 	at := w.now.Add(pick[statement.Seconds](w, "leader's clock", 0, 0, 0, -30, 5))
-	c := w.command(p)
-	c.At = at
+	c := Command{V: CommandVersion, At: at, Kind: kind, Rules: Rules, Proof: p}
 	w.sent = append(w.sent, sent{w.n, p})
 	now, heard := w.m.hear(w.n, int64(created), int64(at), authentic)
 	want := heard && take(now)
@@ -113,23 +118,36 @@ func (w *walk) step(d Decided) {
 }
 
 func (w *walk) ask(*rapid.T) {
-	person := pick[statement.Person](w, "asker", "alice", "alice", "erin", "bob", "mallory")
-	role := pick[statement.RoleName](w, "role", "db-admin", "db-admin", "root", "root", "web-deploy")
-	hosts := pick(w, "hosts", []statement.HostName{"db1"}, []statement.HostName{"db1", "db2"}, []statement.HostName{"web1"}, []statement.HostName{"db2", "web1"})
+	role := pick[statement.RoleName](w, "role", "db-admin", "root", "root", "web-deploy")
+	person := pick[statement.Person](w, "asker", "alice", "alice", "erin")
+	hosts := pick(w, "hosts", []statement.HostName{"db1"}, []statement.HostName{"db2"}, []statement.HostName{"db1", "db2"})
 	if role == "web-deploy" {
 		hosts = []statement.HostName{"web1"}
 	}
+	if role == "root" {
+		person = pick[statement.Person](w, "asker", "alice", "bob")
+	}
+	if w.odd("asker") {
+		person = pick[statement.Person](w, "asker", "erin", "bob", "mallory")
+	}
+	if w.odd("hosts") {
+		hosts = pick(w, "hosts", []statement.HostName{"web1"}, []statement.HostName{"db2", "web1"})
+	}
 	r := w.request(person, role, hosts...)
 	signer, authentic := w.common(&r.Head)
-	r.Duration = pick[statement.Seconds](w, "duration", 20, 600, 3600, 3600, 4*3600, 4*3600+1)
-	r.Expires = r.Created.Add(pick[statement.Seconds](w, "expires", 30, 600, 3600, 3600, 3601))
+	r.Duration = pick[statement.Seconds](w, "duration", 20, 600, 1800)
+	r.Expires = r.Created.Add(pick[statement.Seconds](w, "expires", 600, 3600))
+	if w.odd("limits") {
+		r.Duration = pick[statement.Seconds](w, "duration", 3600, 3601, 4*3600, 4*3600+1)
+		r.Expires = r.Created.Add(pick[statement.Seconds](w, "expires", 30, 3600, 3601))
+	}
 	if in := pick[statement.Seconds](w, "scheduled", 0, 0, 0, 60, 1200); in != 0 {
 		r.At = r.Created.Add(in)
 	}
 	p := w.sign(r, key(signer))
 	number := w.n
 	w.asked, w.proofs[number] = append(w.asked, number), p
-	w.hand(p, r.Created, authentic, func(now int64) bool {
+	w.hand(FileRequest, p, r.Created, authentic, func(now int64) bool {
 		return w.m.file(number, modelAsk{
 			person: string(person), role: string(role), hosts: words(hosts), created: int64(r.Created), at: int64(r.At),
 			expires: int64(r.Expires), wish: int64(r.Duration), revision: int(r.Policy.Revision),
@@ -145,13 +163,20 @@ func words[T ~string](list []T) []string {
 	return out
 }
 
-// some draws one of the requests ever made; ok is false while there is none.
+// some draws one of the requests ever made, mostly one that something can still happen to.
 func (w *walk) some() (number int, ok bool) {
-	if len(w.asked) == 0 {
+	from := slices.DeleteFunc(slices.Clone(w.asked), func(number int) bool {
+		a := w.m.asks[number]
+		return a == nil || a.closedAt != 0
+	})
+	if len(from) == 0 || w.odd("request") {
+		from = w.asked
+	}
+	if len(from) == 0 {
 		return 0, false
 	}
-	back := rapid.IntRange(0, min(len(w.asked)-1, 5)).Draw(w.rt, "which request, from the last")
-	return w.asked[len(w.asked)-1-back], true
+	back := rapid.IntRange(0, min(len(from)-1, 3)).Draw(w.rt, "which request, from the last")
+	return from[len(from)-1-back], true
 }
 
 func (w *walk) decide(*rapid.T) {
@@ -159,14 +184,21 @@ func (w *walk) decide(*rapid.T) {
 	if !ok {
 		return
 	}
-	person := pick[statement.Person](w, "approver", "bob", "bob", "carol", "carol", "gwen", "alice", "mallory")
-	d := w.decision(person, pick(w, "verdict", statement.Approve, statement.Approve, statement.Approve, statement.Deny), w.proofs[number])
+	person := pick[statement.Person](w, "approver", "bob", "carol", "carol", "gwen", "gwen")
+	if w.odd("approver") {
+		person = pick[statement.Person](w, "approver", "alice", "bob", "mallory", "dave")
+	}
+	verdict := statement.Approve
+	if w.odd("verdict") {
+		verdict = statement.Deny
+	}
+	d := w.decision(person, verdict, w.proofs[number])
 	signer, authentic := w.common(&d.Head)
 	if d.Verdict == statement.Approve {
 		d.Duration = pick[statement.Seconds](w, "narrowed to", 0, 0, 0, 300, 900, 3601)
 		d.Hosts = pick(w, "narrowed to hosts", nil, nil, nil, []statement.HostName{"db1"}, []statement.HostName{"db2"})
 	}
-	w.hand(w.sign(d, w.keyOf(signer, authentic)), d.Created, authentic, func(now int64) bool {
+	w.hand(FileDecision, w.sign(d, w.keyOf(signer, authentic)), d.Created, authentic, func(now int64) bool {
 		a := w.m.asks[number]
 		if d.Verdict == statement.Deny {
 			return w.m.deny(a, string(person), now)
@@ -188,14 +220,22 @@ func (w *walk) end(*rapid.T) {
 	if !ok {
 		return
 	}
-	person := pick[statement.Person](w, "ender", "alice", "alice", "erin", "bob", "dave", "mallory")
-	how := pick(w, "how", statement.Withdraw, statement.Return, statement.Revoke)
+	how, person := statement.Withdraw, statement.Person("alice")
+	if a := w.m.asks[number]; a != nil {
+		person = statement.Person(a.person)
+		if a.state == "approved" || w.odd("end") {
+			how = pick(w, "how", statement.Return, statement.Revoke)
+		}
+	}
+	if how == statement.Revoke || w.odd("ender") {
+		person = pick[statement.Person](w, "ender", "bob", "carol", "dave", "alice", "erin", "mallory")
+	}
 	e := statement.End{Head: w.head(statement.KindEnd, person), How: how, Grant: string(StemOf(w.proofs[number].Hash()).Grant())}
 	if how == statement.Withdraw {
 		e.Grant, e.Request = "", string(StemOf(w.proofs[number].Hash()).Request())
 	}
 	signer, authentic := w.common(&e.Head)
-	w.hand(w.sign(e, key(signer)), e.Created, authentic, func(now int64) bool {
+	w.hand(EndAccess, w.sign(e, key(signer)), e.Created, authentic, func(now int64) bool {
 		return w.m.end(w.m.asks[number], string(person), string(how), now)
 	})
 }
@@ -205,12 +245,15 @@ func (w *walk) certify(*rapid.T) {
 	if !ok {
 		return
 	}
-	person := pick[statement.Person](w, "holder", "alice", "alice", "erin", "bob")
+	person := statement.Person("alice")
+	if a := w.m.asks[number]; a != nil && !w.odd("holder") {
+		person = statement.Person(a.person)
+	}
 	c := statement.Certificate{
 		Head: w.head(statement.KindCertificate, person), Grant: string(StemOf(w.proofs[number].Hash()).Grant()), Key: publicKeyOf("some laptop"),
 	}
 	signer, authentic := w.common(&c.Head)
-	w.hand(w.sign(c, key(signer)), c.Created, authentic, func(now int64) bool {
+	w.hand(IssueCertificate, w.sign(c, key(signer)), c.Created, authentic, func(now int64) bool {
 		return w.m.certify(w.m.asks[number], string(person), int64(c.Created), now)
 	})
 }
@@ -231,10 +274,16 @@ func (w *walk) repeat(*rapid.T) {
 
 // change lets the steward sign another policy.
 func (w *walk) change(*rapid.T) {
+	if rapid.IntRange(0, 3).Draw(w.rt, "policy changes") != 3 {
+		return
+	}
 	name := pick(w, "role changed", "db-admin", "root")
 	role := w.m.role(name)
 	role.approvers = pick(w, "approvers", []string{"bob", "carol", "gwen"}, []string{"carol", "erin", "gwen"}, []string{"bob", "carol", "dave"})
-	role.eligible = pick(w, "eligible", role.eligible, role.eligible, []string{"alice", "bob"}, []string{"erin"})
+	role.eligible = labRoles()[name].eligible
+	if w.odd("eligible") {
+		role.eligible = pick(w, "eligible", []string{"bob"}, []string{"erin"})
+	}
 	role.count = pick(w, "count", 1, 2)
 	role.longest = pick[int64](w, "longest", 1800, 3600, 4*3600)
 	roles := maps.Clone(w.m.policies[len(w.m.policies)-1])
@@ -261,7 +310,7 @@ func names(of []string) []policy.Name {
 }
 
 func (w *walk) wait(*rapid.T) {
-	w.now += pick[statement.Time](w, "seconds", 1, 10, 30, 61, 600, 1800, 3600, 7200)
+	w.now += pick[statement.Time](w, "seconds", 1, 10, 30, 61, 120, 600, 1800, 3600, 7200)
 	w.last = Decided{}
 }
 
