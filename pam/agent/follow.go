@@ -158,11 +158,12 @@ func (a *Agent) takePolicy(ctx context.Context, p statement.Proof) error {
 	}
 	a.spooling.Lock()
 	err = a.Spool.putPolicy(next)
+	halt := errors.Join(a.Spool.checkNewest(next), a.Spool.checkForks(next))
 	a.spooling.Unlock()
 	if err != nil {
 		return err
 	}
-	a.adoptPolicy(next)
+	a.adoptPolicy(next, halt)
 	a.Log.Info("policy followed", "revision", next.Ref().Revision)
 	if a.PolicyChanged != nil {
 		host := s.host
@@ -176,10 +177,10 @@ func (a *Agent) takePolicy(ctx context.Context, p statement.Proof) error {
 }
 
 // adoptPolicy judges everything again. A grant that held and holds no more is ended for good, as brokers end it.
-func (a *Agent) adoptPolicy(chain policy.Chain) {
+func (a *Agent) adoptPolicy(chain policy.Chain, halt error) {
 	var lost []*entry
 	a.ledger.mu.Lock()
-	a.ledger.chain = chain
+	a.ledger.chain, a.ledger.halt = chain, halt
 	for _, e := range a.ledger.entries {
 		held := e.refused == nil
 		e.prove(chain)

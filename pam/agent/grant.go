@@ -67,7 +67,7 @@ func (a *Agent) openIfDue(ctx context.Context, e *entry) time.Duration {
 	if e.opened != nil && sameArms(e.opened.as, g) {
 		return max(0, min(watchful, a.Clock.remaining(e.opened.end)))
 	}
-	if err := g.LiveOn(s.host, now); err != nil {
+	if err := s.mayOpen(g); err != nil {
 		return max(time.Millisecond, min(watchful, g.From.Std().Sub(a.Clock.Wall())))
 	}
 	if wait := e.retry - a.Clock.Boot(); wait > 0 {

@@ -181,19 +181,21 @@ func (l *ledger) named(stem broker.Stem) (view, error) {
 
 var errClockBehind = errors.New("this machine's clock is behind the newest time it has seen: set it right")
 
-// mayStart reports why a grant starts nothing here and now, though its window may be open. It is the whole rule but
-// for what stands on the machine, which live asks.
-func (s snapshot) mayStart(g broker.Grant, clock Clock) error {
-	if s.halt != nil {
+// mayOpen reports why a grant's unit is not to be opened here and now, though its window may be open.
+func (s snapshot) mayOpen(g broker.Grant) error {
+	switch {
+	case s.halt != nil:
 		return fmt.Errorf("granting has stopped on this host: %w", s.halt)
-	}
-	if s.now.Add(slack) < s.floor {
+	case s.now.Add(slack) < s.floor:
 		return errClockBehind
 	}
-	if expires := s.chain.Current().Expires; s.now >= expires {
-		return fmt.Errorf("the policy expired at %s", expires)
-	}
-	if err := g.LiveOn(s.host, s.now); err != nil {
+	return g.LiveOn(s.host, s.now)
+}
+
+// mayStart reports why a grant starts nothing here and now. It is the whole rule but for what stands on the machine,
+// which live asks.
+func (s snapshot) mayStart(g broker.Grant, clock Clock) error {
+	if err := s.mayOpen(g); err != nil {
 		return err
 	}
 	return s.heard.fresh(g.Offline, clock)

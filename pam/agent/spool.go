@@ -72,14 +72,10 @@ func (s *Spool) path(parts ...string) string {
 
 func policyName(revision uint64) string { return fmt.Sprintf("%08d.json", revision) }
 
-// putPolicy keeps one verified revision, and notes that it is the newest.
+// putPolicy keeps the newest verified revision of a chain. checkNewest notes that it is the newest.
 func (s *Spool) putPolicy(chain policy.Chain) error {
 	proofs := chain.Proofs()
-	ref := chain.Ref()
-	if err := s.putJSON(proofs[len(proofs)-1], policyDir, policyName(ref.Revision)); err != nil {
-		return err
-	}
-	return s.putJSON(ref, newestFile)
+	return s.putJSON(proofs[len(proofs)-1], policyDir, policyName(chain.Ref().Revision))
 }
 
 // putFork keeps the evidence of a fork.
