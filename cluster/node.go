@@ -243,6 +243,10 @@ func (n *Node) View(ctx context.Context, fn func(*broker.State)) error {
 	return nil
 }
 
+// Local lets fn look at what this node has applied so far, whoever leads: enough to know the other brokers' keys, and
+// for nothing that answers a person or a host.
+func (n *Node) Local(fn func(*broker.State)) error { return n.machine.read(fn) }
+
 // lead returns nil when this node leads and has applied what was committed before it did. Leader leases alone would not
 // do (FACTS R5).
 func (n *Node) lead(ctx context.Context) error {

@@ -1,0 +1,105 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+
+	"pim-ssh/broker/policy"
+	"pim-ssh/broker/statement"
+	"pim-ssh/certs/signer"
+	"pim-ssh/cluster"
+)
+
+// bootstrapTimeout bounds what takes a fraction of a second.
+const bootstrapTimeout = 30 * time.Second
+
+// bootstrapCommand starts a deployment on this broker.
+func bootstrapCommand(ctx context.Context, words *flag.FlagSet, args []string) error {
+	dir := words.String("dir", brokerDir, "")
+	files, err := parse(words, args, 1)
+	if err != nil {
+		return err
+	}
+	data, err := os.ReadFile(files[0])
+	if err != nil {
+		return err
+	}
+	proofs, chain, err := readChain(data)
+	if err != nil {
+		return fmt.Errorf("%s: %w", files[0], err)
+	}
+	if err := bootstrap(ctx, *dir, proofs, chain); err != nil {
+		return err
+	}
+	fmt.Printf("deployment %s, policy revision %d; next: systemctl enable --now pim-brokerd\n", chain.Deployment(), chain.Ref().Revision)
+	return nil
+}
+
+// bootstrap files a verified chain that names this broker's own keys.
+func bootstrap(ctx context.Context, dir string, proofs []statement.Proof, chain policy.Chain) error {
+	name, err := readName(dir)
+	if err != nil {
+		return err
+	}
+	listed, known := chain.Current().Brokers[name]
+	if !known {
+		return fmt.Errorf("the policy lists no broker %s; add what pim-brokerd init printed and sign again", name)
+	}
+	if err := checkKeys(dir, listed); err != nil {
+		return fmt.Errorf("broker %s: %w; add what pim-brokerd init prints and sign again", name, err)
+	}
+	ctx, cancel := context.WithTimeout(ctx, bootstrapTimeout)
+	defer cancel()
+	err = cluster.Bootstrap(ctx, cluster.Config{Name: name, Address: listed.Address, Dir: dir, Now: clock, Log: os.Stderr}, proofs)
+	if errors.Is(err, cluster.ErrUsed) {
+		return fmt.Errorf("%w: this broker has a deployment; start it with: systemctl start pim-brokerd", err)
+	}
+	return err
+}
+
+// checkKeys holds the policy to the keys in this directory. A CA key that lies elsewhere is run's to check.
+func checkKeys(dir string, listed policy.Broker) error {
+	_, identity, err := readIdentity(filepath.Join(dir, identityFile))
+	if err != nil {
+		return err
+	}
+	if identity != listed.Identity {
+		return errors.New("the policy lists another identity key")
+	}
+	held, err := signer.Open(filepath.Join(dir, caFile))
+	if err != nil {
+		return err
+	}
+	if ca, err := statement.KeyOf(held.PublicKey()); err != nil || ca != listed.CA {
+		return errors.New("the policy lists another CA key")
+	}
+	return nil
+}
+
+// readChain reads and verifies a chain file: one policy proof a line, the first revision first.
+func readChain(data []byte) ([]statement.Proof, policy.Chain, error) {
+	var proofs []statement.Proof
+	var chain policy.Chain
+	for number, line := range bytes.Split(bytes.TrimSuffix(data, []byte("\n")), []byte("\n")) {
+		proof, err := statement.ParseProof(line)
+		if err != nil {
+			return nil, chain, fmt.Errorf("line %d: %w", number+1, err)
+		}
+		if number == 0 {
+			chain, err = policy.Genesis(proof)
+		} else {
+			chain, err = chain.Advance(proof)
+		}
+		if err != nil {
+			return nil, chain, fmt.Errorf("line %d: %w", number+1, err)
+		}
+		proofs = append(proofs, proof)
+	}
+	return proofs, chain, nil
+}

@@ -1,0 +1,73 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"os/signal"
+	"syscall"
+)
+
+const usage = `usage:
+  pim-brokerd init --name NAME --address HOST:PORT [--dir DIR]   make this broker's keys and print its lines for policy.yaml
+  pim-brokerd bootstrap CHAINFILE [--dir DIR]                    start a deployment: the first policy into an empty cluster
+  pim-brokerd run [--config FILE]                                serve; systemd starts this
+  pim-brokerd dev [--dir DIR] [--listen HOST:PORT]               a whole one-broker deployment, with people and hosts to try
+`
+
+// errUsage makes the exit code 2.
+var errUsage = errors.New("usage")
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	err := dispatch(ctx, os.Args[1:])
+	stop()
+	switch {
+	case errors.Is(err, errUsage):
+		fmt.Fprint(os.Stderr, usage)
+		os.Exit(2)
+	case err != nil:
+		fmt.Fprintln(os.Stderr, "pim-brokerd:", err)
+		os.Exit(1)
+	}
+}
+
+func dispatch(ctx context.Context, args []string) error {
+	if len(args) == 0 {
+		return errUsage
+	}
+	words := flag.NewFlagSet(args[0], flag.ContinueOnError)
+	words.SetOutput(os.Stderr)
+	words.Usage = func() {}
+	switch args[0] {
+	case "init":
+		return initCommand(words, args[1:])
+	case "bootstrap":
+		return bootstrapCommand(ctx, words, args[1:])
+	case "run":
+		return runCommand(ctx, words, args[1:])
+	case "dev":
+		return devCommand(ctx, words, args[1:])
+	default:
+		return errUsage
+	}
+}
+
+// parse reads flags that may stand before or after exactly so many other words, and returns those.
+func parse(words *flag.FlagSet, args []string, wanted int) ([]string, error) {
+	var rest []string
+	for len(args) > 0 {
+		if err := words.Parse(args); err != nil {
+			return nil, errUsage
+		}
+		if args = words.Args(); len(args) > 0 {
+			rest, args = append(rest, args[0]), args[1:]
+		}
+	}
+	if len(rest) != wanted {
+		return nil, errUsage
+	}
+	return rest, nil
+}
