@@ -60,7 +60,7 @@ fill_policy() {
     stanza=$(on "$machine" pim-brokerd init --name "$machine" --address "$machine:7443")
     stanzas+=$(grep -v '^brokers:' <<<"$stanza" | sed 's/^ */  /')$'\n'
   done < <(machines)
-  printf '%s\n' "${policy//@brokers@/${stanzas%$'\n'}}"
+  printf '%s\n' "${policy/$'\n@brokers@\n'/$'\n'"$stanzas"}"
 }
 
 as() { # PERSON CMD …
