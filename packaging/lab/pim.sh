@@ -51,7 +51,7 @@ settle_host() { # MACHINE
 # fill_policy: the template with people's and brokers' real keys
 fill_policy() {
   local policy person machine stanzas='' stanza
-  policy=$(<"$STATE/policy.yaml")
+  policy=$(<"$STATE/policy.yaml")$'\n'
   for person in "${PEOPLE[@]}"; do
     policy=${policy//"@$person@"/"$(<"$STATE/keys/$person.pub")"}
   done
@@ -60,7 +60,7 @@ fill_policy() {
     stanza=$(on "$machine" pim-brokerd init --name "$machine" --address "$machine:7443")
     stanzas+=$(grep -v '^brokers:' <<<"$stanza" | sed 's/^ */  /')$'\n'
   done < <(machines)
-  printf '%s\n' "${policy/$'\n@brokers@\n'/$'\n'"$stanzas"}"
+  printf %s "${policy/$'\n@brokers@\n'/$'\n'"$stanzas"}"
 }
 
 as() { # PERSON CMD …
