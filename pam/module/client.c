@@ -311,22 +311,41 @@ static ssize_t receive_all(int fd, uint8_t *b, size_t size, int64_t deadline)
 	return -1;
 }
 
-bool pim_ask(const char *path, const struct pim_question *q, struct pim_answer *a)
+/* Connects and sends the question; returns the connection, -1 when that failed. */
+static int put_question(const char *path, const struct pim_question *q, int64_t deadline)
 {
 	const size_t size = PIM_PREFIX + PIM_MAX_QUESTION;
-	int64_t now = now_ms();
-	int64_t deadline = now + PIM_DEADLINE_MS;
-	uint8_t answer[PIM_PREFIX + PIM_MAX_ANSWER + 1];
-	uint8_t *question = now < 0 ? NULL : malloc(size);
-	size_t n = question ? pim_encode(q, question, size) : 0;
+	uint8_t *buf = malloc(size);
+	size_t n = buf ? pim_encode(q, buf, size) : 0;
 	int fd = n ? open_agent(path, deadline) : -1;
-	ssize_t got = -1;
+
+	if (fd >= 0 && !send_all(fd, buf, n, deadline)) {
+		close(fd);
+		fd = -1;
+	}
+	free(buf);
+	return fd;
+}
+
+bool pim_ask(const char *path, const struct pim_question *q, struct pim_answer *a)
+{
+	uint8_t answer[PIM_PREFIX + PIM_MAX_ANSWER + 1];
+	int64_t deadline = now_ms() + PIM_DEADLINE_MS;
+	int fd = put_question(path, q, deadline);
+	ssize_t got;
 
 	memset(a, 0, sizeof *a);
-	if (fd >= 0 && send_all(fd, question, n, deadline))
-		got = receive_all(fd, answer, sizeof answer, deadline);
+	if (fd < 0)
+		return false;
+	got = receive_all(fd, answer, sizeof answer, deadline);
+	close(fd);
+	return got >= 0 && pim_decode(answer, (size_t)got, a);
+}
+
+void pim_tell(const char *path, const struct pim_question *q)
+{
+	int fd = put_question(path, q, now_ms() + PIM_DEADLINE_MS);
+
 	if (fd >= 0)
 		close(fd);
-	free(question);
-	return got >= 0 && pim_decode(answer, (size_t)got, a);
 }

@@ -43,6 +43,9 @@ bool pim_decode(const uint8_t *buf, size_t size, struct pim_answer *a);
 /* Asks at the socket. False, and *a denies, when no well-formed answer came. */
 bool pim_ask(const char *path, const struct pim_question *q, struct pim_answer *a);
 
+/* Sends the question and does not wait to be heard. */
+void pim_tell(const char *path, const struct pim_question *q);
+
 /* Drops from s, in place, what is not printable UTF-8. */
 void pim_clean(char *s);
 

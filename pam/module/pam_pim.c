@@ -162,17 +162,21 @@ static void tell(pam_handle_t *pamh, struct pim_answer *a, int flags)
 	(void)pam_prompt(pamh, a->allow ? PAM_TEXT_INFO : PAM_ERROR_MSG, NULL, "%s", a->text);
 }
 
+static struct pim_question question(pam_handle_t *pamh, char kind)
+{
+	return (struct pim_question){
+		kind,
+		{ item(pamh, PAM_SERVICE), item(pamh, PAM_USER), item(pamh, PAM_RUSER), item(pamh, PAM_RHOST),
+		  item(pamh, PAM_TTY), kind == 'A' ? NULL : pam_getenv(pamh, "SSH_AUTH_INFO_0") },
+	};
+}
+
 /* True only for a well-formed allowance. Otherwise *a holds the agent's text or ours. */
 static bool ask(pam_handle_t *pamh, const struct setting *s, char kind, struct pim_answer *a)
 {
 	static const char unheard[] =
 		"pim-ssh: refused: the agent gave no answer; next: tell an operator to run `pim-hostd doctor`";
-	const char *info = kind == 'A' ? NULL : pam_getenv(pamh, "SSH_AUTH_INFO_0");
-	struct pim_question q = {
-		kind,
-		{ item(pamh, PAM_SERVICE), item(pamh, PAM_USER), item(pamh, PAM_RUSER),
-		  item(pamh, PAM_RHOST), item(pamh, PAM_TTY), info },
-	};
+	struct pim_question q = question(pamh, kind);
 
 	if (!pim_ask(s->socket, &q, a))
 		memcpy(a->text, unheard, sizeof unheard);
@@ -283,12 +287,12 @@ EXPORT int pam_sm_open_session(pam_handle_t *pamh, int flags, int argc, const ch
 EXPORT int pam_sm_close_session(pam_handle_t *pamh, int flags, int argc, const char **argv)
 {
 	struct setting s = read_setting(argc, argv);
-	struct pim_answer ignored;
+	struct pim_question q = question(pamh, 'C');
 
 	(void)flags;
 	if (s.inside && !s.broken)
 		return inside_unit() ? PAM_SUCCESS : PAM_IGNORE;
 	if (!s.broken && asked(pamh, &s, 'C'))
-		(void)ask(pamh, &s, 'C', &ignored);
+		pim_tell(s.socket, &q);
 	return PAM_SUCCESS;
 }

@@ -2,6 +2,7 @@ package pamtest
 
 import (
 	"fmt"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"runtime"
@@ -41,11 +42,17 @@ func Build(dir string, p Program, flags []string) (string, error) {
 	source := filepath.Join(filepath.Dir(self), "..", "module")
 	output := filepath.Join(dir, p.Output)
 	args := append(slices.Clone(flags), "-o", output)
-	for _, c := range append([]string{"client.c"}, p.Sources...) {
+	for _, c := range append([]string{"client.h", "client.c"}, p.Sources...) {
 		if !filepath.IsAbs(c) {
 			c = filepath.Join(source, c)
 		}
-		args = append(args, c)
+		// Reading it here tells go test's cache that the result depends on it.
+		if _, err := os.ReadFile(c); err != nil {
+			return "", err
+		}
+		if filepath.Ext(c) == ".c" {
+			args = append(args, c)
+		}
 	}
 	args = append(append(args, "-I", source), p.Flags...)
 	if words, err := exec.Command("gcc", args...).CombinedOutput(); err != nil {

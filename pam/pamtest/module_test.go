@@ -122,7 +122,7 @@ func TestWhoIsAskedAbout(t *testing.T) {
 			if diff := cmp.Diff(c.want, got.Results); diff != "" {
 				t.Errorf("verdicts (-want +got):\n%s", diff)
 			}
-			if asked := p.kinds(); asked != c.asked {
+			if asked := p.await(c.asked); asked != c.asked {
 				t.Errorf("the agent was asked %q, want %q", asked, c.asked)
 			}
 			if c.governed == nil && len(got.Said) > 0 {
@@ -143,29 +143,37 @@ func says(pairs ...string) map[string]string {
 
 func TestWhatTheAgentHears(t *testing.T) {
 	s, module := newSandbox(t), buildModule(t)
-	st := newStack(s, t, module, []string{"postgres"})
-	p := listen(t, st.socket, allowing)
-	c := conversation{Service: "sshd", User: "postgres", ConfDir: st.conf, RHost: "192.0.2.7", TTY: "ssh",
-		Auth: "publickey ssh-ed25519-cert-v01@openssh.com AAAA", Calls: "AOC"}
-	st.hold(c)
-	c = conversation{Service: "sudo", User: "alice", UID: aliceUID, ConfDir: st.conf, RUser: "alice", TTY: "/dev/pts/0", Calls: "A"}
-	st.hold(c)
-	want := []wire.Question{
-		&wire.Account{Service: "sshd", User: "postgres", RHost: "192.0.2.7"},
-		&wire.Open{Service: "sshd", User: "postgres", RHost: "192.0.2.7", TTY: "ssh", AuthInfo: c2},
-		&wire.Close{Service: "sshd", User: "postgres", RHost: "192.0.2.7", TTY: "ssh", AuthInfo: c2},
-		&wire.Account{Service: "sudo", User: "alice", RUser: "alice"},
-	}
-	var got []wire.Question
-	for _, h := range p.questions() {
-		got = append(got, h.q)
-	}
-	if diff := cmp.Diff(want, got); diff != "" {
-		t.Errorf("questions (-want +got):\n%s", diff)
+	const auth = "publickey ssh-ed25519-cert-v01@openssh.com AAAA"
+	login := conversation{Service: "sshd", User: "postgres", RHost: "192.0.2.7", TTY: "ssh", Auth: auth, Calls: "AOC"}
+	sudo := conversation{Service: "sudo", User: "alice", UID: aliceUID, RUser: "alice", TTY: "/dev/pts/0", Calls: "A"}
+	for sentence, c := range map[string]struct {
+		by    conversation
+		kinds string
+		want  []wire.Question
+	}{
+		"of an sshd login": {login, "A sshd, O sshd, C sshd", []wire.Question{
+			&wire.Account{Service: "sshd", User: "postgres", RHost: "192.0.2.7"},
+			&wire.Open{Service: "sshd", User: "postgres", RHost: "192.0.2.7", TTY: "ssh", AuthInfo: auth},
+			&wire.Close{Service: "sshd", User: "postgres", RHost: "192.0.2.7", TTY: "ssh", AuthInfo: auth},
+		}},
+		"of a sudo run": {sudo, "A sudo", []wire.Question{&wire.Account{Service: "sudo", User: "alice", RUser: "alice"}}},
+	} {
+		t.Run(sentence, func(t *testing.T) {
+			st := newStack(s, t, module, []string{"postgres"})
+			p := listen(t, st.socket, allowing)
+			c.by.ConfDir = st.conf
+			st.hold(c.by)
+			p.await(c.kinds)
+			var got []wire.Question
+			for _, h := range p.questions() {
+				got = append(got, h.q)
+			}
+			if diff := cmp.Diff(c.want, got); diff != "" {
+				t.Errorf("questions (-want +got):\n%s", diff)
+			}
+		})
 	}
 }
-
-const c2 = "publickey ssh-ed25519-cert-v01@openssh.com AAAA"
 
 func TestWhatThePersonHears(t *testing.T) {
 	s, module := newSandbox(t), buildModule(t)
@@ -247,6 +255,16 @@ func after(d time.Duration, do script) script {
 	return func(c *net.UnixConn, q wire.Question) {
 		<-time.After(d)
 		do(c, q)
+	}
+}
+
+func TestCloseWaitsForNobody(t *testing.T) {
+	s, module := newSandbox(t), buildModule(t)
+	st := newStack(s, t, module, []string{})
+	p := listen(t, st.socket, silent)
+	got := st.hold(conversation{Service: "sudo", User: "root", UID: aliceUID, ConfDir: st.conf, Calls: "C"})
+	if got.Results["close"] != "success" || got.Lasted["close"] > 500*time.Millisecond || p.await("C sudo") != "C sudo" {
+		t.Errorf("%s after %v, the agent heard %q", got.Results["close"], got.Lasted["close"], p.kinds())
 	}
 }
 

@@ -111,8 +111,9 @@ func TestF4OpenHoldsTheWholeCertificateAndAccountDoesNot(t *testing.T) {
 	if env := h.read("/run/account.env"); !strings.Contains(env, "PAM_TYPE=account") || !strings.Contains(env, "SSH_AUTH_INFO_0=\n") {
 		t.Errorf("PAM environment in account:\n%s", env)
 	}
+	kinds := p.await("A sshd, O sshd, C sshd")
 	heard := p.questions()
-	if kinds := p.kinds(); kinds != "A sshd, O sshd, C sshd" {
+	if len(heard) != 3 {
 		t.Fatalf("asked %q", kinds)
 	}
 	open := heard[1].q.(*wire.Open)
@@ -122,7 +123,7 @@ func TestF4OpenHoldsTheWholeCertificateAndAccountDoesNot(t *testing.T) {
 	if open.User != "postgres" || open.RUser != "" || open.TTY != "ssh" {
 		t.Errorf("open is %+v", open)
 	}
-	for i, q := range heard {
+	for i, q := range heard[:2] { // by the third it may be gone
 		if q.uid != "0 0 0 0" || q.pid != heard[0].pid {
 			t.Errorf("question %d came from pid %d with uids %q, want pid %d and root", i, q.pid, q.uid, heard[0].pid)
 		}
@@ -219,13 +220,14 @@ func TestGovernedLoginNeedsAnAllowanceAndOthersDoNot(t *testing.T) {
 	} {
 		t.Run(sentence, func(t *testing.T) {
 			start(t)
+			plain := h.loginAndRun("alice", "id -un")
+			if plain.code != 0 || plain.out != "alice\n" {
+				t.Errorf("alice: exit %d after %v: %s", plain.code, plain.lasted, plain.out)
+			}
 			for _, account := range []string{"postgres", "pg2", "root"} {
-				if got := h.loginAndRun(account, "id -un"); got.code != 255 || got.lasted > 2200*time.Millisecond {
+				if got := h.loginAndRun(account, "id -un"); got.code != 255 || got.lasted > plain.lasted+2*time.Second {
 					t.Errorf("%s: exit %d after %v: %s", account, got.code, got.lasted, got.out)
 				}
-			}
-			if got := h.loginAndRun("alice", "id -un"); got.code != 0 || got.out != "alice\n" || got.lasted > time.Second {
-				t.Errorf("alice: exit %d after %v: %s", got.code, got.lasted, got.out)
 			}
 		})
 	}
@@ -250,7 +252,7 @@ func TestObservingHostLetsEveryLoginOn(t *testing.T) {
 			t.Errorf("%s: exit %d: %s", account, got.code, got.out)
 		}
 	}
-	if p.kinds() != "A sshd, O sshd, C sshd, A sshd, O sshd, C sshd" {
+	if !strings.HasPrefix(p.kinds(), "A sshd, O sshd, ") || strings.Count(p.kinds(), "A sshd, O sshd") != 2 {
 		t.Errorf("the agent heard %q", p.kinds())
 	}
 }
