@@ -3,9 +3,7 @@ package forger
 import (
 	"crypto/ed25519"
 	"crypto/rand"
-	"encoding/base64"
 	"encoding/hex"
-	"encoding/json"
 	"slices"
 	"testing"
 	"time"
@@ -30,7 +28,7 @@ type World struct {
 var Everybody = []statement.Person{"alice", "bob", "carol", "dave", "erin", "frank", "gwen", "mallory"}
 
 // New makes a deployment with the lab's people and roles, fresh keys, and a first policy that edit may change before
-// dave signs it.
+// its stewards sign it.
 func New(t testing.TB, edit func(*policy.Document)) *World {
 	t.Helper()
 	w := &World{T: t, People: map[statement.Person]ssh.Signer{}, CA: Key(t)}
@@ -45,7 +43,7 @@ func New(t testing.TB, edit func(*policy.Document)) *World {
 
 func (w *World) genesis(doc policy.Document) policy.Chain {
 	w.T.Helper()
-	chain, err := policy.Genesis(w.SignPolicy(doc, "dave"))
+	chain, err := policy.Genesis(w.SignPolicy(doc, doc.Stewards.People[:doc.Stewards.Threshold]...))
 	w.must(err)
 	return chain
 }
@@ -53,15 +51,11 @@ func (w *World) genesis(doc policy.Document) policy.Chain {
 // SignPolicy signs a document as these stewards, whoever they are.
 func (w *World) SignPolicy(doc policy.Document, stewards ...statement.Person) statement.Proof {
 	w.T.Helper()
-	payload, err := policy.Draft(doc)
-	w.must(err)
 	var signers []ssh.Signer
 	for _, s := range stewards {
 		signers = append(signers, w.People[s])
 	}
-	proof, err := statement.SignPayload(statement.KindPolicy, payload, signers...)
-	w.must(err)
-	return proof
+	return w.SignPolicyAs(doc, signers...)
 }
 
 // document is DESIGN §9's: roles db-admin, root and web-deploy.
@@ -161,14 +155,7 @@ func (w *World) Certificate(d broker.Dossier, key ssh.Signer, bend func(*ssh.Cer
 // Token is an operator-signed enrolment token in the form `pim-hostd enrol` reads.
 func (w *World) Token(name statement.HostName, labels map[string]string) []byte {
 	w.T.Helper()
-	_, secret, _ := ed25519.GenerateKey(rand.Reader)
-	once, err := ssh.NewSignerFromSigner(secret)
-	w.must(err)
-	token := w.Sign(statement.HostToken{Head: w.Head(statement.KindHostToken, "dave"), Name: name, Labels: labels,
-		Addresses: []string{string(name)}, Key: w.keyOf(once), Expires: Now() + 3600}, "dave")
-	file, err := json.Marshal(map[string]any{"chain": w.Chain.Proofs(), "token": token, "secret": base64.StdEncoding.EncodeToString(secret.Seed())})
-	w.must(err)
-	return file
+	return w.TokenBy("dave", w.People["dave"], name, labels, nil).File(w.T)
 }
 
 // Key is a fresh ed25519 key.
