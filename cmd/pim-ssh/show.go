@@ -27,13 +27,13 @@ func showCommand(d *desk) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return c.present(r, view, args[0])
+			return c.present(cmd.Context(), r, view, args[0])
 		},
 	}
 }
 
 // present prints a request in full; in JSON the grant when it was asked for by a grant's id.
-func (c *contact) present(r reading, view api.RequestView, id string) error {
+func (c *contact) present(ctx context.Context, r reading, view api.RequestView, id string) error {
 	now := c.clock()
 	if state := r.state(now); view.State != state {
 		c.term.Warn("the broker says that %s is %s; the signed statements it shows say %s", short(r.id()), view.State, state)
@@ -43,9 +43,23 @@ func (c *contact) present(r reading, view api.RequestView, id string) error {
 		c.term.Card(r.card(c.pin, now))
 		return nil
 	case r.grant != nil && strings.HasPrefix(id, "g-"):
-		return c.term.JSON(r.grantAsJSON(now, ""))
+		return c.term.JSON(r.grantAsJSON(now, c.endedBy(ctx, r)))
 	}
 	return c.term.JSON(r.asJSON(now))
+}
+
+// endedBy is who ended the grant, by the broker's word: an end travels without its statement. "" when nobody did, a policy
+// did, or no broker says.
+func (c *contact) endedBy(ctx context.Context, r reading) statement.Person {
+	if r.grant.Ended == nil {
+		return ""
+	}
+	client, err := c.as(ctx)
+	if err != nil {
+		return ""
+	}
+	view, _ := client.Grant(ctx, string(r.grantID()))
+	return view.EndedBy
 }
 
 func inboxCommand(d *desk) *cobra.Command {

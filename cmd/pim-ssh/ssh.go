@@ -208,7 +208,7 @@ func (c *contact) identity(in door) ([]string, error) {
 	if err := writeFile(public, ssh.MarshalAuthorizedKey(in.certificate), 0o600); err != nil {
 		return nil, err
 	}
-	return []string{"-o", "IdentitiesOnly=yes", "-i", public, "-o", "CertificateFile=" + public}, nil
+	return []string{"-o", "IdentitiesOnly=yes", "-i", public}, nil // as CertificateFile ssh would look for the key in a file first
 }
 
 // address is where ssh dials: the host's name when the token lists it, else the token's first address.

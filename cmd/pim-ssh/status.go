@@ -55,7 +55,7 @@ func (c *contact) status(ctx context.Context, all bool) error {
 		c.collectQuietly(ctx, r)
 	}
 	if c.json() {
-		return c.statusJSON(own)
+		return c.statusJSON(ctx, own)
 	}
 	if len(own) == 0 {
 		c.term.Say("nothing is open; ask with: pim-ssh request ROLE@HOST --for 1h --why …")
@@ -100,7 +100,7 @@ func (r reading) row(now statement.Time) []string {
 	return []string{short(id), string(r.request.Role), joined(r.request.Hosts), state, until.String(), r.request.Reason}
 }
 
-func (c *contact) statusJSON(own []reading) error {
+func (c *contact) statusJSON(ctx context.Context, own []reading) error {
 	now := c.clock()
 	for _, r := range own {
 		if err := c.term.JSON(r.asJSON(now)); err != nil {
@@ -109,7 +109,7 @@ func (c *contact) statusJSON(own []reading) error {
 		if r.grant == nil {
 			continue
 		}
-		if err := c.term.JSON(r.grantAsJSON(now, "")); err != nil {
+		if err := c.term.JSON(r.grantAsJSON(now, c.endedBy(ctx, r))); err != nil {
 			return err
 		}
 	}
@@ -148,7 +148,7 @@ func (c *contact) statusOf(ctx context.Context, id string) error {
 	if r.request.Person == c.person {
 		c.collectQuietly(ctx, r)
 	}
-	return c.present(r, view, id)
+	return c.present(ctx, r, view, id)
 }
 
 // requestByID fetches one request and verifies its dossier.
