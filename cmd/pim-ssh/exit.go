@@ -68,6 +68,9 @@ func exitCode(err error) int {
 
 // complain says what went wrong and what to type next.
 func (d *desk) complain(err error) {
+	if err == nil {
+		return
+	}
 	for _, one := range parts(err) {
 		d.term.Warn("%s %s", term.Bad("pim-ssh:"), one)
 	}

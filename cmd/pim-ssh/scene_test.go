@@ -327,8 +327,9 @@ func runSSHAgent(dir string, keys ...ed25519.PrivateKey) (socket string, stop fu
 		return "", nil, err
 	}
 	defer connection.Close()
+	client := agent.NewClient(connection)
 	for _, key := range keys {
-		if err := agent.NewClient(connection).Add(agent.AddedKey{PrivateKey: key}); err != nil {
+		if err := client.Add(agent.AddedKey{PrivateKey: key}); err != nil {
 			stop()
 			return "", nil, err
 		}

@@ -33,15 +33,36 @@ func run(w world, args []string) int {
 	d.open()
 	root := commands(d)
 	root.SetArgs(args)
-	err := root.ExecuteContext(ctx)
-	if err == nil {
-		return 0
-	}
-	if ctx.Err() != nil {
-		err = &interrupted{while: err}
-	}
+	finished := make(chan error, 1)
+	go func() { finished <- root.ExecuteContext(ctx) }() // ends with the process at the latest
+	err := outcome(ctx, finished)
 	d.complain(err)
 	return exitCode(err)
+}
+
+// parting is how long a command may tidy up after Ctrl-C before it is left behind: an ssh-agent that waits for a touch
+// cannot be interrupted.
+const parting = 2 * time.Second
+
+// outcome waits for the command, and after Ctrl-C not for long.
+func outcome(ctx context.Context, finished <-chan error) error {
+	select {
+	case err := <-finished:
+		if err != nil && ctx.Err() != nil {
+			return &interrupted{while: err}
+		}
+		return err
+	case <-ctx.Done():
+	}
+	select {
+	case err := <-finished:
+		if err == nil {
+			return nil
+		}
+		return &interrupted{while: err}
+	case <-time.After(parting):
+		return &interrupted{while: errInterrupted}
+	}
 }
 
 // interruptible returns a context that ends with errInterrupted at the first SIGINT or SIGTERM; a second one kills.
