@@ -99,7 +99,7 @@ func (a *Agent) open(ctx context.Context, e *entry, g broker.Grant) error {
 	if remaining <= 0 {
 		return a.entomb(e, endedByLapse)
 	}
-	e.standing = true
+	e.standing, e.end = true, end
 	r, err := json.Marshal(record{Grant: g.ID, Until: g.Until, BootID: a.BootID, Boottime: int64(end.boot)})
 	if err != nil {
 		return err
@@ -136,7 +136,7 @@ func (a *Agent) endIfOver(ctx context.Context, e *entry) {
 		refused = elsewhere(e.grant, a.ledger.host)
 	}
 	a.ledger.mu.RUnlock()
-	lapsed := e.opened != nil && a.Clock.remaining(e.opened.end) <= 0
+	lapsed := e.standing && a.Clock.remaining(e.end) <= 0
 	if ended == nil && refused == nil && (over || lapsed) {
 		if err := a.entomb(e, endedByLapse); err != nil {
 			a.Log.Error("lapse not kept on disk", "grant", stem.Grant(), "error", err)

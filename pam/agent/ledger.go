@@ -29,6 +29,7 @@ type entry struct {
 	said string // why it opens nothing, as the journal was last told; guarded by the ledger's mu
 
 	standing bool          // keeper only: something of it may exist in systemd or /run
+	end      deadline      // keeper only: of what stands
 	failures int           // keeper only: openings that went wrong since the last that did not
 	retry    time.Duration // keeper only: on the boottime clock, not before then
 }

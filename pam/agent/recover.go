@@ -87,9 +87,9 @@ func (a *Agent) namesIn(dir string, parse func(string) (broker.Stem, error)) ([]
 // adopt keeps what stands for a live grant (the keeper's first round verifies and arms it again) and ends the rest.
 func (a *Agent) adopt(ctx context.Context, stem broker.Stem) error {
 	e := a.ledger.entries[stem]
-	why := a.overdue(stem, e)
+	end, why := a.standsUntil(e)
 	if why == nil {
-		e.standing = true
+		e.standing, e.end = true, end
 		a.sessions.raise(a.subgroups(stem))
 		return nil
 	}
@@ -103,24 +103,25 @@ func (a *Agent) adopt(ctx context.Context, stem broker.Stem) error {
 	return nil
 }
 
-// overdue says why what stands for a grant must go; nil when it may stay.
-func (a *Agent) overdue(stem broker.Stem, e *entry) error {
+// standsUntil returns when what stands for a grant must end, or why it must go now. A record that cannot be read is an
+// end: nobody knows how long the window has been open.
+func (a *Agent) standsUntil(e *entry) (deadline, error) {
 	switch {
 	case e == nil:
-		return errors.New("no dossier of it is known")
+		return deadline{}, errors.New("no dossier of it is known")
 	case e.ended != nil:
-		return fmt.Errorf("it was ended by %s", e.ended.How)
+		return deadline{}, fmt.Errorf("it was ended by %s", e.ended.How)
 	case e.refused != nil:
-		return e.refused
+		return deadline{}, e.refused
 	}
 	end, err := a.deadlineOf(e.grant)
+	if err == nil && a.Clock.remaining(end) <= 0 {
+		err = errors.New("its window is over")
+	}
 	if err != nil {
-		return err
+		return deadline{}, errors.Join(err, a.entomb(e, endedByLapse))
 	}
-	if a.Clock.remaining(end) <= 0 {
-		return errors.Join(errors.New("its window is over"), a.entomb(e, endedByLapse))
-	}
-	return elsewhere(e.grant, a.ledger.host)
+	return end, elsewhere(e.grant, a.ledger.host)
 }
 
 // subgroups lists the session cgroups that exist below a unit in any slice we use.

@@ -1,0 +1,200 @@
+package agent
+
+import (
+	"bufio"
+	"encoding/hex"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+
+	"pim-ssh/pam/wire"
+)
+
+// callerEnv makes this test binary one caller of the agent: its value is "REAL EFFECTIVE", the uids it takes.
+const callerEnv = "PIM_TEST_CALLER"
+
+func TestMain(m *testing.M) {
+	if uids := os.Getenv(callerEnv); uids != "" {
+		if err := beCaller(uids); err != nil {
+			fmt.Println("error", err)
+			os.Exit(1)
+		}
+		return
+	}
+	os.Exit(m.Run())
+}
+
+// beCaller takes its uids as a setuid program has them, and then asks what its parent writes: lines of socket and question.
+func beCaller(uids string) error {
+	var real, effective int
+	if _, err := fmt.Sscan(uids, &real, &effective); err != nil {
+		return err
+	}
+	if err := syscall.Setreuid(real, effective); err != nil {
+		return err
+	}
+	fmt.Println("ready")
+	for lines := bufio.NewScanner(os.Stdin); lines.Scan(); {
+		socket, question, _ := strings.Cut(lines.Text(), " ")
+		answer, err := askOnce(socket, question)
+		if err != nil {
+			fmt.Println("error", err)
+			continue
+		}
+		fmt.Println(hex.EncodeToString(answer))
+	}
+	return nil
+}
+
+func askOnce(socket, question string) ([]byte, error) {
+	conn, err := net.Dial("unix", socket)
+	if err != nil {
+		return nil, err
+	}
+	defer conn.Close()
+	q, err := hex.DecodeString(question)
+	if err != nil {
+		return nil, err
+	}
+	if _, err := conn.Write(q); err != nil {
+		return nil, err
+	}
+	return io.ReadAll(conn)
+}
+
+// caller is such a process.
+type callerProcess struct {
+	t   *testing.T
+	cmd *exec.Cmd
+	in  io.Writer
+	out *bufio.Reader
+}
+
+// newCaller starts a process with these uids; it ends with the test.
+func newCaller(t *testing.T, real, effective int) *callerProcess {
+	t.Helper()
+	cmd := exec.Command("/proc/self/exe")
+	cmd.Env = []string{callerEnv + "=" + strconv.Itoa(real) + " " + strconv.Itoa(effective)}
+	in, err := cmd.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = cmd.Process.Kill(); _ = cmd.Wait() })
+	c := &callerProcess{t, cmd, in, bufio.NewReader(out)}
+	if line := c.line(); line != "ready" {
+		t.Fatalf("caller: %s", line)
+	}
+	return c
+}
+
+func (c *callerProcess) line() string {
+	c.t.Helper()
+	line, err := c.out.ReadString('\n')
+	if err != nil {
+		c.t.Fatalf("caller: %v", err)
+	}
+	return strings.TrimSpace(line)
+}
+
+// say asks and returns the answer; no answer at all is a denial, as the C side reads it.
+func (c *callerProcess) say(socket string, q wire.Question) wire.Answer {
+	c.t.Helper()
+	data, err := wire.EncodeQuestion(q)
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	if _, err := fmt.Fprintf(c.in, "%s %x\n", socket, data); err != nil {
+		c.t.Fatal(err)
+	}
+	data, err = hex.DecodeString(c.line())
+	if err != nil {
+		return wire.Answer{}
+	}
+	answer, err := wire.DecodeAnswer(data)
+	if err != nil {
+		return wire.Answer{}
+	}
+	return answer
+}
+
+// cgroups is where the process lives.
+func (c *callerProcess) cgroups() string {
+	c.t.Helper()
+	data, err := os.ReadFile("/proc/" + strconv.Itoa(c.cmd.Process.Pid) + "/cgroup")
+	if err != nil {
+		return "gone"
+	}
+	return string(data)
+}
+
+func (c *callerProcess) dead() bool { return c.cgroups() == "gone" || c.zombie() }
+
+func (c *callerProcess) zombie() bool {
+	data, err := os.ReadFile("/proc/" + strconv.Itoa(c.cmd.Process.Pid) + "/stat")
+	return err != nil || strings.Contains(string(data), ") Z ")
+}
+
+// serving is an agent that answers on real sockets.
+type serving struct {
+	*Agent
+	m               *machine
+	pam, principals string
+}
+
+// serve starts the machine's agent for the length of the test.
+func (m *machine) serve() *serving {
+	m.t.Helper()
+	a := m.start()
+	dir, err := os.MkdirTemp("", "pim")
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	m.t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	s := &serving{Agent: a, m: m, pam: filepath.Join(dir, "pam.sock"), principals: filepath.Join(dir, "principals.sock")}
+	sockets, err := ListenOwn(s.pam, s.principals, 0)
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	done := make(chan error, 1)
+	ctx, stop := contextOf(m.t)
+	go func() { done <- a.Run(ctx, sockets) }()
+	m.t.Cleanup(func() {
+		stop()
+		if err := <-done; err != nil {
+			m.t.Errorf("agent: %v", err)
+		}
+	})
+	return s
+}
+
+// settled waits until the keeper has seen everything that was fed.
+func (s *serving) settled() {
+	s.m.t.Helper()
+	rounds := func() uint64 { s.Agent.settled.L.Lock(); defer s.Agent.settled.L.Unlock(); return s.rounds }
+	from := rounds()
+	poke(s.wake)
+	waitFor(s.m.t, "two rounds of the keeper", func() bool { poke(s.wake); return rounds() >= from+2 })
+}
+
+// read has the agent read its spool, and waits until that has had its effect.
+func (s *serving) read() {
+	s.m.t.Helper()
+	n := strings.Count(s.m.log.String(), `msg="spool read"`)
+	s.Reload()
+	waitFor(s.m.t, "the spool read", func() bool { return strings.Count(s.m.log.String(), `msg="spool read"`) > n })
+	s.settled()
+}
