@@ -24,7 +24,7 @@ func vectorRunner(t testing.TB) string {
 		t.Fatal(err)
 	}
 	flags := []string{"-D_DEFAULT_SOURCE"}
-	path, err := Build(t.TempDir(), Program{Output: "vectors", Sources: []string{source}, Flags: flags}, Sanitized)
+	path, err := Build(builds, Program{Output: "vectors", Sources: []string{source}, Flags: flags}, Sanitized)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -53,13 +53,21 @@ const conversationEnv = "PIM_PAMTEST_CONVERSATION"
 // TestMain makes the test program its own conversing process.
 func TestMain(m *testing.M) {
 	spec := os.Getenv(conversationEnv)
-	if spec == "" {
-		os.Exit(m.Run())
+	if spec != "" {
+		if err := converse(spec); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(99)
+		}
+		return
 	}
-	if err := converse(spec); err != nil {
+	var err error
+	if builds, err = os.MkdirTemp("", "pamtest"); err != nil {
 		fmt.Fprintln(os.Stderr, err)
-		os.Exit(99)
+		os.Exit(1)
 	}
+	code := m.Run()
+	os.RemoveAll(builds)
+	os.Exit(code)
 }
 
 // hold runs a conversation inside the sandbox.

@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -58,12 +59,15 @@ func (st stack) line(t testing.TB, call string) {
 	}
 }
 
+// builds is where the programs under test lie, for as long as the test program runs.
+var builds string
+
+var builtModule = sync.OnceValues(func() (string, error) { return Build(builds, Module(), Strict) })
+
 func buildModule(t testing.TB) string {
 	t.Helper()
-	module, err := Build(t.TempDir(), Module(), Strict)
-	if err != nil {
-		t.Fatal(err)
-	}
+	module, err := builtModule()
+	must(t, err)
 	return module
 }
 

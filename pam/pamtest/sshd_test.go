@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -31,6 +32,10 @@ Match User postgres,pg2,root
 	AuthorizedPrincipalsCommand /etc/pim-test/pim-principals %u %t %k %K
 	AuthorizedPrincipalsCommandUser pim-principals
 `
+
+var builtHelper = sync.OnceValues(func() (string, error) {
+	return Build(builds, Principals("/run/pim-ssh/principals.sock"), Strict)
+})
 
 // loginHost is an installed sandbox with an sshd that governs postgres and root.
 type loginHost struct {
@@ -57,7 +62,7 @@ func newLoginHost(t testing.TB) loginHost {
 	}
 	must(t, os.Chmod(h.path("/etc/ssh/test_host_key"), 0o600))
 	h.write("/etc/ssh/test_config", sshdConfig, 0o600)
-	helper, err := Build(t.TempDir(), Principals("/run/pim-ssh/principals.sock"), Strict)
+	helper, err := builtHelper()
 	must(t, err)
 	program, err := os.ReadFile(helper)
 	must(t, err)
