@@ -97,11 +97,13 @@ var sshdKeywords = [][2]string{
 }
 
 // SSHD is the drop-in. Our CA stands inside Match blocks only, so that no other account ever accepts it (FACTS F17); what
-// the host says about other accounts, its own CA included, stays as it was.
+// the host says about other accounts, its own CA included, stays as it was. Only the log says more: at INFO sshd keeps to
+// itself whose certificate it refused, and by which CA.
 func (p Plan) SSHD() string {
 	var b strings.Builder
 	b.WriteString(generated)
 	if len(p.Governed) > 0 {
+		b.WriteString("LogLevel VERBOSE\n")
 		b.WriteString("Match User " + joinAccounts(p.Governed) + "\n")
 		for _, kv := range sshdKeywords {
 			b.WriteString("    " + kv[0] + " " + kv[1] + "\n")
