@@ -27,7 +27,7 @@ func TestForgedAccess(t *testing.T) {
 	siege := &siege{stage: s, bobs: second, twin: w.Twin(), wire: own(t, s)}
 	db1 := siege.ground(t, "db1", "db", deaf)
 	t.Run("statements", db1.statements)
-	_ = db1
+	t.Run("certificates", db1.certificates)
 }
 
 // siege is what the attacker holds.
