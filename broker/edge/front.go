@@ -21,10 +21,11 @@ const (
 // Front is the one port. It shakes hands and hands each connection to the listener of the protocol that both sides agreed
 // on: HTTP's, or raft's, whose callers have proved a broker's key (package api's ServerTLS).
 type Front struct {
-	inner  net.Listener
-	config *tls.Config
-	http   *queue
-	raft   *queue
+	inner      net.Listener
+	config     *tls.Config
+	http       *queue
+	raft       *queue
+	perAddress int
 
 	mu   sync.Mutex
 	open int
@@ -33,7 +34,7 @@ type Front struct {
 
 // NewFront takes over a TCP listener. Close closes it.
 func NewFront(inner net.Listener, config *tls.Config) *Front {
-	return &Front{inner: inner, config: config, http: newQueue(inner.Addr()), raft: newQueue(inner.Addr()), from: map[string]int{}}
+	return &Front{inner: inner, config: config, http: newQueue(inner.Addr()), raft: newQueue(inner.Addr()), perAddress: maxPerAddress, from: map[string]int{}}
 }
 
 // HTTP returns the listener of connections that speak HTTP.
@@ -88,7 +89,7 @@ func (f *Front) count(conn net.Conn) net.Conn {
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if f.open >= maxConnections || f.from[address] >= maxPerAddress {
+	if f.open >= maxConnections || f.from[address] >= f.perAddress {
 		conn.Close()
 		return nil
 	}

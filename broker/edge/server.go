@@ -63,6 +63,7 @@ type Server struct {
 	filing   chan struct{} // one slot for each statement in hand
 	rubbish  atomic.Uint64
 	watchers watchers
+	patience time.Duration // how long a watcher may take for one frame
 	stopping chan struct{} // closed when Serve ends: streams end too
 }
 
@@ -70,7 +71,7 @@ type Server struct {
 func New(config Config) *Server {
 	s := &Server{
 		cluster: config.Cluster, ca: config.CA, now: config.Now, random: config.Random, log: config.Log,
-		mux: http.NewServeMux(), filing: make(chan struct{}, maxFiling), stopping: make(chan struct{}),
+		mux: http.NewServeMux(), filing: make(chan struct{}, maxFiling), patience: frameTimeout, stopping: make(chan struct{}),
 	}
 	bound := s.handlers()
 	for _, route := range api.Routes() {

@@ -224,7 +224,7 @@ func (st *stream) write(frames []api.Frame) error {
 		if err != nil {
 			return err
 		}
-		if err := st.control.SetWriteDeadline(time.Now().Add(frameTimeout)); err != nil {
+		if err := st.control.SetWriteDeadline(time.Now().Add(st.server.patience)); err != nil {
 			return err
 		}
 		if _, err := st.out.Write(append(line, '\n')); err != nil {
