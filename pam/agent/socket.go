@@ -113,7 +113,11 @@ func (a *Agent) converse(ctx context.Context, conn *net.UnixConn, may func(wire.
 	if err := may(q, p); err != nil {
 		return errors.Join(err, wire.WriteAnswer(conn, wire.Answer{}))
 	}
-	return wire.WriteAnswer(conn, a.answer(ctx, q, p))
+	err = wire.WriteAnswer(conn, a.answer(ctx, q, p))
+	if _, told := q.(*wire.Close); told {
+		return nil // the module tells and goes: nobody need read this answer
+	}
+	return err
 }
 
 // mayAskPAM holds the PAM socket to root and to PAM's questions. Its mode says the same; this does not rely on it.
