@@ -38,13 +38,22 @@ func (a *Agent) follow(ctx context.Context) {
 		if a.Clock.Boot()-started > lastPause {
 			pause = firstPause
 		}
-		a.Log.Warn("not following a broker", "error", err, "again", pause)
+		a.Log.Warn("not following a broker", "error", err, "cause", causeOf(err), "again", pause)
 		select {
 		case <-ctx.Done():
 		case <-a.Clock.After(pause/2 + rand.N(pause)):
 		}
 		pause = min(2*pause, lastPause)
 	}
+}
+
+// causeOf is what a refusal wraps: which key, which line, which errno. It may be nil.
+func causeOf(err error) error {
+	var told *broker.Error
+	if !errors.As(err, &told) {
+		return nil
+	}
+	return told.Err
 }
 
 // followOnce connects by the present policy, enrols if that is still to do, and reads the stream until it breaks or
