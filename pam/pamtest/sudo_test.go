@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -60,6 +61,24 @@ func TestF2SudoRunsAccountAsTheCallerAndOpensAsTheTarget(t *testing.T) {
 		// F22: the peer's effective uid says root; only the real uid of the process says who called.
 		if h.uid != "61001 0 0 0" || h.peer != 0 {
 			t.Errorf("question %d came from uids %q with peer uid %d, want 61001 0 0 0 and 0", i, h.uid, h.peer)
+		}
+	}
+}
+
+// ancestors is a shell script that prints its own pid and those of all before it.
+const ancestors = `p=$$; while [ "$p" -gt 0 ]; do echo $p; while read k v; do [ "$k" != PPid: ] || p=$v; done </proc/$p/status; done`
+
+// TestF24TheAskingSudoIsAnAncestorOfTheCommand: whoever moves the asking pid into a
+// cgroup takes along the command, with a pty of sudo's own or without.
+func TestF24TheAskingSudoIsAnAncestorOfTheCommand(t *testing.T) {
+	for _, defaults := range []string{"Defaults use_pty\n", "Defaults !use_pty\n"} {
+		s := installed(t)
+		s.enforce("root")
+		s.write("/etc/sudoers", defaults+s.read("/etc/sudoers"), 0o440)
+		p := s.agent(t, allowing)
+		got := s.as(aliceUID, "sudo", "-n", "sh", "-c", ancestors)
+		if asking := p.questions()[1].inner; !slices.Contains(strings.Fields(got.out), asking) {
+			t.Errorf("%spid %s asked, the command's ancestors are %q", defaults, asking, strings.Fields(got.out))
 		}
 	}
 }
