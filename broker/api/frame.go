@@ -33,3 +33,14 @@ type EndedFrame struct {
 	How     broker.EndedHow `json:"how"`
 	At      statement.Time  `json:"at"`
 }
+
+// whole reports whether exactly one thing is said.
+func (f Frame) whole() bool {
+	said := 0
+	for _, is := range []bool{f.Event != nil, f.Policy != nil, f.Dossier != nil, f.Ended != nil, f.Beat != 0} {
+		if is {
+			said++
+		}
+	}
+	return said == 1
+}

@@ -74,6 +74,9 @@ func (s *Stream) Next() (Frame, error) {
 	if err := statement.DecodeStrict(line, &frame); err != nil {
 		return Frame{}, &broker.Error{Kind: broker.Invalid, Msg: "the watch stream is not understood", Err: err}
 	}
+	if !frame.whole() {
+		return Frame{}, &broker.Error{Kind: broker.Invalid, Msg: "a frame of the watch stream says nothing, or too much"}
+	}
 	if frame.Index != nil {
 		s.after = frame.Index
 	}
