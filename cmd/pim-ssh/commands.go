@@ -154,7 +154,7 @@ func anyRequests(ctx context.Context, c *contact) ([]reading, error) {
 	if err != nil {
 		return nil, err
 	}
-	views, err := client.Requests(ctx)
+	views, err := client.AllRequests(ctx)
 	var found []reading
 	for _, view := range views {
 		if r, err := readDossier(c.pin, view.Dossier); err == nil {
@@ -166,7 +166,7 @@ func anyRequests(ctx context.Context, c *contact) ([]reading, error) {
 
 func ownRequests(ctx context.Context, c *contact) ([]reading, error) {
 	found, err := anyRequests(ctx, c)
-	return slices.DeleteFunc(found, func(r reading) bool { return r.request.Person != c.person }), err
+	return slices.DeleteFunc(found, func(r reading) bool { return r.request.Person != c.person || !r.open(c.clock()) }), err
 }
 
 func inboxRequests(ctx context.Context, c *contact) ([]reading, error) {

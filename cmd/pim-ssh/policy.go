@@ -70,7 +70,7 @@ groups:
 
 stewards:  {threshold: 1, people: [dave]}     # how many distinct people must sign a revision
 operators: [dave]                             # may enrol hosts and revoke
-auditors:  []                                 # may read everything
+auditors:  [carol]                            # may read everything
 
 brokers:                                      # printed by: pim-brokerd init
   b1: {address: "b1:7443", identity: "ssh-ed25519 …", ca: "ssh-ed25519 …"}
