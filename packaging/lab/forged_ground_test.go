@@ -77,12 +77,17 @@ func (g *ground) show(t testing.TB, d broker.Dossier) {
 		g.wire.Show(d)
 		return
 	}
-	text, err := json.Marshal(d)
+	g.putJSON(t, d, "dossiers", string(d.Stem())+".json")
+	g.do(t, "systemctl reload pim-hostd")
+}
+
+func (g *ground) putJSON(t testing.TB, v any, name ...string) {
+	t.Helper()
+	text, err := json.Marshal(v)
 	if err != nil {
 		t.Fatal(err)
 	}
-	g.put(t, text, "dossiers", string(d.Stem())+".json")
-	g.do(t, "systemctl reload pim-hostd")
+	g.put(t, text, name...)
 }
 
 // login tries an account with an attacker's own client.

@@ -27,7 +27,11 @@ func TestForgedAccess(t *testing.T) {
 	siege := &siege{stage: s, bobs: second, twin: w.Twin(), wire: own(t, s)}
 	db1 := siege.ground(t, "db1", "db", deaf)
 	t.Run("statements", db1.statements)
+	t.Run("windows", db1.windows)
 	t.Run("certificates", db1.certificates)
+	h3 := siege.ground(t, "h3", "db", listening)
+	t.Run("an owned broker", h3.owned)
+	t.Run("shown again", func(t *testing.T) { siege.again(t, db1, h3, "h4") })
 }
 
 // siege is what the attacker holds.
@@ -57,7 +61,7 @@ func besiege(t *testing.T, doc *policy.Document, second forgerSigner) {
 	keeper.Hosts, keeper.Eligible = policy.Selector{Any: true}, []policy.Name{"erin"}
 	keeper.Sudo = []policy.SudoRule{{As: "postgres", Commands: []policy.Command{policy.All}}}
 	fresh := keeper
-	fresh.Eligible, fresh.Offline = []policy.Name{"erin"}, policy.Offline{Mode: policy.OfflineGrace, Grace: 4}
+	fresh.Eligible, fresh.Offline = []policy.Name{"erin"}, policy.Offline{Mode: policy.OfflineGrace, Grace: staleAfter}
 	doc.Roles["keeper"], doc.Roles["fresh"] = keeper, fresh
 }
 
