@@ -23,8 +23,6 @@ import (
 	"golang.org/x/crypto/ssh"
 	"golang.org/x/sys/unix"
 
-	"pim-ssh/broker"
-	"pim-ssh/broker/policy"
 	"pim-ssh/broker/statement"
 	"pim-ssh/pam/agent"
 	"pim-ssh/pam/enforce"
@@ -140,7 +138,7 @@ func wire(log *slog.Logger) (agent.Config, error) {
 			Rm: "/usr/bin/rm"},
 		Tools:  agent.Tools{Visudo: "/usr/sbin/visudo", Cvtsudoers: "/usr/bin/cvtsudoers"},
 		Lookup: lookup, Helper: helper, Exempt: exempt, Broker: config.Broker,
-		PolicyChanged: enforceAgain, Beat: func() { notify(log, daemon.SdNotifyWatchdog) },
+		InStep: enforceAgain, Beat: func() { notify(log, daemon.SdNotifyWatchdog) },
 	}, nil
 }
 
@@ -231,7 +229,7 @@ func hostKeys(log *slog.Logger) []statement.Key {
 
 // enforceAgain brings /etc in step with a new policy, if this host enforces. It runs outside our own unit, which may
 // not write there.
-func enforceAgain(ctx context.Context, _ *policy.Document, _ broker.Host) error {
+func enforceAgain(ctx context.Context) error {
 	if !enforce.Enforcing() {
 		return nil
 	}

@@ -16,7 +16,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"pim-ssh/broker"
-	"pim-ssh/broker/policy"
 	"pim-ssh/broker/statement"
 )
 
@@ -45,10 +44,10 @@ type Config struct {
 	Helper    uint32                                                  // uid of pim-principals
 	Exempt    []statement.Account                                     // service accounts whose own sudo rules enforce keeps
 	Broker    string                                                  // host:port to dial in place of the policy's addresses; may be empty
-	// PolicyChanged is told of every new revision, in a goroutine of its own: whoever keeps /etc in step with policy.
-	// It may be nil.
-	PolicyChanged func(ctx context.Context, doc *policy.Document, host broker.Host) error
-	Beat          func() // called by every round of the keeper, at least each 30 s: a sign of life. It may be nil
+	// InStep brings /etc in step with the policy in the spool. It is called after each new revision, one call at a time,
+	// and may be nil.
+	InStep func(ctx context.Context) error
+	Beat   func() // called by every round of the keeper, at least each 30 s: a sign of life. It may be nil
 }
 
 // Agent is pim-hostd's run: New recovers what a dead one left, Run serves until its context ends.
@@ -63,6 +62,9 @@ type Agent struct {
 
 	wake   chan struct{} // buffered: something changed that the keeper should look at
 	reload chan struct{} // buffered: read the spool again
+	restep chan struct{} // buffered: bring the machine in step with policy
+
+	reached uint64 // follow only: the newest log index a broker ever named here
 
 	settled  sync.Cond // broadcast after every round of the keeper; its L guards rounds
 	rounds   uint64
@@ -79,7 +81,7 @@ const (
 // New reads the spool, takes the machine's one agent lock, and first of all ends what a dead agent left overdue. The
 // caller closes the agent when Run has returned.
 func New(ctx context.Context, c Config) (*Agent, error) {
-	a := &Agent{Config: c, wake: make(chan struct{}, 1), reload: make(chan struct{}, 1)}
+	a := &Agent{Config: c, wake: make(chan struct{}, 1), reload: make(chan struct{}, 1), restep: make(chan struct{}, 1)}
 	a.settled.L = &sync.Mutex{}
 	for dir, mode := range map[string]os.FileMode{"": 0o755, sudoersDir: 0o750, openDir: 0o700, sessionsDir: 0o700} {
 		if err := os.MkdirAll(filepath.Join(c.RunDir, dir), mode); err != nil {
@@ -133,13 +135,39 @@ func (a *Agent) Run(ctx context.Context, s Sockets) error {
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
 	var group sync.WaitGroup
-	for _, part := range []func(context.Context){a.keep, a.follow, a.reports.run} {
+	for _, part := range []func(context.Context){a.keep, a.follow, a.step, a.reports.run} {
 		group.Go(func() { part(ctx) })
 	}
 	err := a.serve(ctx, s)
 	stop()
 	group.Wait()
 	return err
+}
+
+// step keeps the machine in step with policy, also with revisions that came while nobody ran.
+func (a *Agent) step(ctx context.Context) {
+	for a.InStep != nil {
+		var again <-chan time.Time
+		ref := a.ledger.snapshot(a.Clock.now()).chain.Ref()
+		if !a.Spool.notedRef(inStepFile, ref) {
+			err := a.InStep(ctx)
+			if err == nil {
+				a.spooling.Lock()
+				err = a.Spool.putJSON(ref, inStepFile)
+				a.spooling.Unlock()
+			}
+			if err != nil && ctx.Err() == nil {
+				a.Log.Error("this machine is not in step with policy, trying again", "revision", ref.Revision, "error", err)
+				again = a.Clock.After(idle)
+			}
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-a.restep:
+		case <-again:
+		}
+	}
 }
 
 // keep is the keeper: the only goroutine that opens and ends grants.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"sync"
 	"time"
 
 	"golang.org/x/crypto/ssh"
@@ -78,15 +79,17 @@ func (a *Agent) followOnce(ctx context.Context, after **uint64) error {
 	}
 	defer stream.Close()
 	ctx, stop := context.WithCancel(ctx)
+	var posting sync.WaitGroup
+	posting.Go(func() { a.postReports(ctx, submit) })
+	defer posting.Wait()
 	defer stop()
-	go a.postReports(ctx, submit)
 	listing := &listing{whole: *after == nil}
 	for {
 		frame, err := stream.Next()
 		if err != nil {
 			return err
 		}
-		if err := a.take(ctx, frame, listing); err != nil {
+		if err := a.take(frame, listing); err != nil {
 			return err
 		}
 		*after = stream.Position()
@@ -120,13 +123,13 @@ type listing struct {
 }
 
 // take acts on one frame.
-func (a *Agent) take(ctx context.Context, f api.Frame, l *listing) error {
+func (a *Agent) take(f api.Frame, l *listing) error {
 	if f.Index == nil && (f.Policy != nil || f.Dossier != nil) {
 		l.whole = true // the broker did not know where we were and begins at the beginning
 	}
 	switch {
 	case f.Policy != nil:
-		return a.takePolicy(ctx, *f.Policy)
+		return a.takePolicy(*f.Policy)
 	case f.Dossier != nil:
 		if l.named == nil {
 			l.named = map[broker.Stem]bool{}
@@ -136,17 +139,36 @@ func (a *Agent) take(ctx context.Context, f api.Frame, l *listing) error {
 	case f.Ended != nil:
 		return a.takeEnded(f.Ended.Request, Tombstone{How: EndedHow(f.Ended.How), At: f.Ended.At})
 	case f.Beat != 0:
-		if l.whole && !l.done {
-			a.endUnnamed(l.named)
-		}
-		l.done = true
+		l.reach(a, f.Index)
 		return a.takeBeat(f.Beat)
 	}
 	return nil
 }
 
+// reach notes how far a broker has come. The first time on a whole list it ends what the list does not name, unless that
+// broker is behind what this host has heard before: then its silence means nothing.
+func (l *listing) reach(a *Agent, index *uint64) {
+	if index == nil {
+		return
+	}
+	behind := *index < a.reached
+	if l.whole && !l.done && !behind {
+		a.endUnnamed(l.named)
+	}
+	l.done = true
+	if *index <= a.reached {
+		return
+	}
+	a.reached = *index
+	a.spooling.Lock()
+	defer a.spooling.Unlock()
+	if err := a.Spool.putNumber(reachedFile, *index); err != nil {
+		a.Log.Error("position not kept", "error", err)
+	}
+}
+
 // takePolicy walks the chain forward. What does not follow is refused and said; a fork stops granting for good.
-func (a *Agent) takePolicy(ctx context.Context, p statement.Proof) error {
+func (a *Agent) takePolicy(p statement.Proof) error {
 	s := a.ledger.snapshot(a.Clock.now())
 	next, err := s.chain.Advance(p)
 	var fork *policy.Fork
@@ -174,14 +196,7 @@ func (a *Agent) takePolicy(ctx context.Context, p statement.Proof) error {
 	}
 	a.adoptPolicy(next, halt)
 	a.Log.Info("policy followed", "revision", next.Ref().Revision)
-	if a.PolicyChanged != nil {
-		host := s.host
-		go func() {
-			if err := a.PolicyChanged(ctx, next.Current(), host); err != nil {
-				a.Log.Error("this machine was not brought in step with policy", "revision", next.Ref().Revision, "error", err)
-			}
-		}()
-	}
+	poke(a.restep)
 	return nil
 }
 

@@ -129,14 +129,14 @@ func TestPolicyThatTakesEligibilityEndsTheGrantForGood(t *testing.T) {
 	a.settle(t.Context())
 	m.wantStands(stem, true)
 	without := next(w, func(doc *policy.Document) { doc.Groups["engineers"] = []statement.Person{"erin"} })
-	if err := a.takePolicy(t.Context(), without.Proofs()[1]); err != nil {
+	if err := a.takePolicy(without.Proofs()[1]); err != nil {
 		t.Fatal(err)
 	}
 	a.settle(t.Context())
 	m.wantStands(stem, false)
 	w.Chain = without
 	again := next(w, func(doc *policy.Document) { doc.Groups["engineers"] = []statement.Person{"alice", "erin"} })
-	if err := a.takePolicy(t.Context(), again.Proofs()[2]); err != nil {
+	if err := a.takePolicy(again.Proofs()[2]); err != nil {
 		t.Fatal(err)
 	}
 	a.settle(t.Context())
@@ -153,7 +153,7 @@ func TestADossierAheadOfOurPolicyWaitsForIt(t *testing.T) {
 	a := m.start()
 	a.settle(t.Context())
 	m.wantStands(stem, false)
-	if err := a.takePolicy(t.Context(), two.Proofs()[1]); err != nil {
+	if err := a.takePolicy(two.Proofs()[1]); err != nil {
 		t.Fatal(err)
 	}
 	a.settle(t.Context())

@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"errors"
@@ -32,6 +33,7 @@ type machine struct {
 	units  *cgroupUnits
 	bootID string
 	log    *journalLines
+	dial   string // the broker; nobody when empty
 }
 
 const (
@@ -69,7 +71,7 @@ func (m *machine) config() Config {
 		Spool: m.spool(), RunDir: filepath.Join(m.dir, "run"), Enforcing: filepath.Join(m.dir, "enforcing"), MachineID: HashMachineID("m1"),
 		BootID: m.bootID, Clock: m.clock.clock(), Random: rand.Reader, Log: m.log.logger(), Units: m.units,
 		Tools:  Tools{Visudo: "/usr/sbin/visudo", Cvtsudoers: "/usr/bin/cvtsudoers"},
-		Lookup: lookupTest, Helper: helperUID, Exempt: []statement.Account{"backup"}, Broker: "127.0.0.1:1",
+		Lookup: lookupTest, Helper: helperUID, Exempt: []statement.Account{"backup"}, Broker: cmp.Or(m.dial, "127.0.0.1:1"), HostKeys: []statement.Key{hostKeyForTests},
 	}
 }
 
@@ -300,3 +302,6 @@ func encode(t testing.TB, v any) []byte {
 	}
 	return data
 }
+
+// hostKeyForTests is what the machine's sshd would show.
+const hostKeyForTests statement.Key = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIO1YgDRqgTId2asJUWA4dtw+eLHqmJmcKFCNJMt4+/tj"

@@ -31,6 +31,9 @@ func (a *Agent) recover(ctx context.Context) error {
 	if a.reports, err = newReporter(a); err != nil {
 		return err
 	}
+	if a.reached, err = a.Spool.number(reachedFile); err != nil {
+		a.Log.Error("position in the log is torn: counting from here", "error", err)
+	}
 	if c.halt != nil {
 		a.Log.Error("granting has stopped on this host", "why", c.halt)
 	}

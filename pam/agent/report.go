@@ -6,8 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"strconv"
-	"strings"
 	"sync"
 	"time"
 
@@ -156,21 +154,13 @@ func (r *reporter) post(ctx context.Context, submit func(context.Context, statem
 	return nil
 }
 
-// sequenceFile holds the number of the last report ever made, whether or not it was posted since.
-const sequenceFile = "sequence"
-
 // nextSequence counts up before a report is written: a number may be lost in a crash, never used twice.
 func (s *Spool) nextSequence() (uint64, error) {
-	var last uint64
-	data, err := s.read(sequenceFile)
-	if err == nil {
-		last, err = strconv.ParseUint(strings.TrimSpace(string(data)), 10, 63)
+	last, err := s.number(sequenceFile)
+	if err != nil {
+		return 0, err
 	}
-	if err = ignoreMissing(err); err != nil {
-		return 0, fmt.Errorf("report sequence: %w", err)
-	}
-	next := last + 1
-	return next, writeFile(s.path(sequenceFile), []byte(strconv.FormatUint(next, 10)+"\n"), 0o600)
+	return last + 1, s.putNumber(sequenceFile, last+1)
 }
 
 // head begins a statement by this host.

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"time"
 
@@ -24,6 +25,9 @@ const (
 	machineFile   = "machine"  // sha256 of the machine-id this spool belongs to
 	enrolledFile  = "enrolled" // exists once a broker has taken the enrolment
 	newestFile    = "newest"   // the newest policy revision ever verified here
+	inStepFile    = "in-step"  // the policy revision /etc was last brought in step with
+	reachedFile   = "reached"  // the newest log index a broker ever named here
+	sequenceFile  = "sequence" // the number of the last report ever made, whether or not it was posted since
 	heardFile     = "heard"
 	floorFile     = "floor"
 	policyDir     = "policy"
@@ -169,4 +173,31 @@ func (s *Spool) readTime(name string) statement.Time {
 		return 0
 	}
 	return t
+}
+
+// notedRef reports whether a file names exactly this revision.
+func (s *Spool) notedRef(name string, ref statement.PolicyRef) bool {
+	var noted statement.PolicyRef
+	data, err := s.read(name)
+	return err == nil && statement.DecodeStrict(data, &noted) == nil && noted == ref
+}
+
+// number reads a file that holds one number; missing is 0.
+func (s *Spool) number(name string) (uint64, error) {
+	data, err := s.read(name)
+	if errors.Is(err, fs.ErrNotExist) {
+		return 0, nil
+	}
+	if err != nil {
+		return 0, fmt.Errorf("spool: %w", err)
+	}
+	n, err := strconv.ParseUint(strings.TrimSpace(string(data)), 10, 63)
+	if err != nil {
+		return 0, fmt.Errorf("spool %s: %w", name, err)
+	}
+	return n, nil
+}
+
+func (s *Spool) putNumber(name string, n uint64) error {
+	return writeFile(s.path(name), []byte(strconv.FormatUint(n, 10)+"\n"), 0o600)
 }

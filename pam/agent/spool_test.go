@@ -197,7 +197,7 @@ func TestALostRevisionStopsGrantingUntilItIsBack(t *testing.T) {
 	if g := a.ledger.grants(); len(g) != 1 || a.ledger.snapshot(a.Clock.now()).mayStart(g[0].Grant, a.Clock) == nil {
 		t.Error("a start is allowed while a revision is missing")
 	}
-	if err := a.takePolicy(t.Context(), two.Proofs()[1]); err != nil || a.ledger.halt != nil {
+	if err := a.takePolicy(two.Proofs()[1]); err != nil || a.ledger.halt != nil {
 		t.Errorf("the revision is back: %v, halt %v", err, a.ledger.halt)
 	}
 }
