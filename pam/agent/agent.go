@@ -288,6 +288,9 @@ func (a *Agent) readAgain() error {
 		a.ledger.heard = fresh.heard
 	}
 	a.ledger.explain(a.Log, a.Clock.now())
+	if fresh.halt != nil {
+		a.Log.Error("granting has stopped on this host", "why", fresh.halt)
+	}
 	a.Log.Info("spool read", "policy", a.ledger.chain.Ref().Revision, "dossiers", len(c.dossiers))
 	return nil
 }
