@@ -3,7 +3,6 @@ package broker
 import (
 	"errors"
 	"fmt"
-	"maps"
 	"slices"
 
 	"pim-ssh/broker/policy"
@@ -191,12 +190,17 @@ func (t *turn) tick(leader *StateAt) (Outcome, error) {
 	if leader != nil && (leader.Index > t.s.index || leader.Index == t.s.index && leader.Digest != t.s.Digest()) {
 		return Outcome{}, fmt.Errorf("at index %d: %w", leader.Index, ErrDiverged)
 	}
-	for _, stem := range slices.Sorted(maps.Keys(t.s.open)) {
-		r := t.s.requests[stem]
-		switch {
-		case r.Grant != nil && r.Grant.Phase(t.now) == PhaseLapsed:
+	var due []Stem
+	for stem, at := range t.s.open {
+		if t.now >= at {
+			due = append(due, stem)
+		}
+	}
+	slices.Sort(due)
+	for _, stem := range due {
+		if r := t.s.requests[stem]; r.Grant != nil {
 			t.add(&GrantLapsed{Grant: r.Grant.ID})
-		case r.StateAt(t.now) == StateExpired:
+		} else {
 			t.add(&RequestExpired{Request: r.ID})
 		}
 	}

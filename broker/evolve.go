@@ -80,6 +80,9 @@ func (s *State) change(stem Stem, with func(*Request)) {
 	r := *old
 	with(&r)
 	s.requests[stem] = &r
+	if r.ClosedAt == 0 {
+		s.open[stem] = r.due()
+	}
 }
 
 // close marks that nothing more can happen to a request or its grant.
@@ -103,13 +106,11 @@ func (s *State) settle(id RequestID, state RequestState, by statement.Person) {
 	})
 }
 
+// unlist forgets a wish, unless a later request has taken its place.
 func (s *State) unlist(r *Request) {
-	left := slices.DeleteFunc(slices.Clone(s.pending[r.Body.Person]), func(stem Stem) bool { return stem == r.ID.Stem() })
-	if len(left) == 0 {
-		delete(s.pending, r.Body.Person)
-		return
+	if wished := wishOf(r.Body); s.wishes[wished] == r.ID.Stem() {
+		delete(s.wishes, wished)
 	}
-	s.pending[r.Body.Person] = left
 }
 
 func (s *State) end(id GrantID, how EndedHow, by statement.Person) {
@@ -163,9 +164,9 @@ func (s *State) list(r *Request) {
 		s.sweepAt = min(s.sweepAt, r.dropAt())
 		return
 	}
-	s.open[r.ID.Stem()] = true
+	s.open[r.ID.Stem()] = r.due()
 	if r.State == StatePending {
-		s.pending[r.Body.Person] = append(s.pending[r.Body.Person], r.ID.Stem())
+		s.wishes[wishOf(r.Body)] = r.ID.Stem()
 	}
 }
 

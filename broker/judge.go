@@ -62,8 +62,12 @@ func weigh(c policy.Chain, d Dossier) (weighed, error) {
 	if err != nil {
 		return weighed{}, err
 	}
-	doc := c.Current()
-	role, err := standing(doc, a)
+	return weighAsked(c, a, d.Decisions)
+}
+
+// weighAsked is weigh for a request that was opened and not ended.
+func weighAsked(c policy.Chain, a asked, decisions []statement.Proof) (weighed, error) {
+	role, err := standing(c.Current(), a)
 	if err != nil {
 		return weighed{}, err
 	}
@@ -71,7 +75,7 @@ func weigh(c policy.Chain, d Dossier) (weighed, error) {
 	if err != nil {
 		return weighed{}, err
 	}
-	t, err := count(c, a, role, d.Decisions)
+	t, err := count(c, a, role, decisions)
 	if err != nil {
 		return weighed{}, err
 	}

@@ -65,6 +65,14 @@ func (r Request) live(now statement.Time) bool {
 	return phase == PhaseWaiting || phase == PhaseActive
 }
 
+// due is when time alone closes an open request, or the grant it became.
+func (r *Request) due() statement.Time {
+	if r.Grant != nil {
+		return r.Grant.Until
+	}
+	return r.Body.Expires + 1
+}
+
 // fileRequest decides a request for a role.
 func (t *turn) fileRequest(r statement.Request, o statement.Opened, p statement.Proof) error {
 	a := asked{Request: r, hash: o.Hash}
@@ -76,15 +84,14 @@ func (t *turn) fileRequest(r statement.Request, o statement.Opened, p statement.
 		return err
 	}
 	t.add(&RequestFiled{Request: id, Person: r.Person, Role: r.Role, Proof: p})
-	d := Dossier{Request: p}
-	w, err := weigh(t.chain, d)
+	w, err := weighAsked(t.chain, a, nil)
 	if err != nil {
 		return err
 	}
 	if w.missing() > 0 {
 		return nil
 	}
-	return t.open(w, d, o.Hash)
+	return t.open(w, Dossier{Request: p}, o.Hash)
 }
 
 // mayFile holds a request to the limits that brokers set, beside those that every judge sets.
@@ -114,13 +121,26 @@ func (t *turn) mayFile(a asked) error {
 	return t.notTwice(a)
 }
 
+// wish is what a request asks for; nobody has two pending requests for the same.
+type wish struct {
+	person statement.Person
+	role   statement.RoleName
+	hosts  statement.Hash // of the names, which contain no space
+}
+
+func wishOf(r statement.Request) wish {
+	var names []byte
+	for _, h := range r.Hosts {
+		names = append(append(names, h...), ' ')
+	}
+	return wish{r.Person, r.Role, statement.HashOf(names)}
+}
+
 // notTwice refuses a second pending request for the same thing.
 func (t *turn) notTwice(a asked) error {
-	for _, stem := range t.s.pending[a.Person] {
-		r := t.s.requests[stem]
-		if r.StateAt(t.now) == StatePending && r.Body.Role == a.Role && slices.Equal(r.Body.Hosts, a.Hosts) {
-			return Refuse(Conflict, "pim-ssh status "+string(r.ID), "%s asks for the same and is still pending", r.ID)
-		}
+	stem, wished := t.s.wishes[wishOf(a.Request)]
+	if wished && t.s.requests[stem].StateAt(t.now) == StatePending {
+		return Refuse(Conflict, "pim-ssh status "+string(stem.Request()), "%s asks for the same and is still pending", stem.Request())
 	}
 	return nil
 }

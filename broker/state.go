@@ -25,8 +25,8 @@ type State struct {
 	seen     map[statement.Hash]*seen
 
 	// What follows is derived from the above and never encoded.
-	open       map[Stem]bool               // requests without ClosedAt
-	pending    map[statement.Person][]Stem // pending requests in the order filed
+	open       map[Stem]statement.Time // requests without ClosedAt, and when time alone closes them
+	wishes     map[wish]Stem           // pending requests by what they ask for
 	tokens     map[statement.Hash]statement.HostName
 	identities map[statement.Key]statement.HostName
 	sweepAt    statement.Time // no entry is due to be dropped before now passes this
@@ -53,7 +53,7 @@ const never statement.Time = 1 << 62
 func NewState() *State {
 	return &State{
 		requests: map[Stem]*Request{}, hosts: map[statement.HostName]*Enrolled{}, seen: map[statement.Hash]*seen{},
-		open: map[Stem]bool{}, pending: map[statement.Person][]Stem{},
+		open: map[Stem]statement.Time{}, wishes: map[wish]Stem{},
 		tokens: map[statement.Hash]statement.HostName{}, identities: map[statement.Key]statement.HostName{},
 		sweepAt: never,
 	}
@@ -111,12 +111,10 @@ func (s *State) Inbox(person statement.Person, now statement.Time) []Request {
 		approves[role] = slices.Contains(doc.Approvers(role), person)
 	}
 	var inbox []Request
-	for _, stems := range s.pending {
-		for _, stem := range stems {
-			r := s.requests[stem]
-			if approves[r.Body.Role] && r.Body.Person != person && r.StateAt(now) == StatePending && !slices.Contains(r.decided, person) {
-				inbox = append(inbox, *r)
-			}
+	for stem := range s.open {
+		r := s.requests[stem]
+		if approves[r.Body.Role] && r.Body.Person != person && r.StateAt(now) == StatePending && !slices.Contains(r.decided, person) {
+			inbox = append(inbox, *r)
 		}
 	}
 	slices.SortFunc(inbox, func(a, b Request) int { return cmp.Compare(a.Index, b.Index) })

@@ -118,8 +118,8 @@ func TestStateStaysAsSmallAsWhatIsLive(t *testing.T) {
 	if n, m := len(sc.s.requests), len(sc.s.seen); n > 8 || m > 8 {
 		t.Errorf("%d requests and %d outcomes are held after 200 windows", n, m)
 	}
-	if len(sc.s.open) != 0 || len(sc.s.pending) != 0 {
-		t.Errorf("open %v, pending %v", sc.s.open, sc.s.pending)
+	if len(sc.s.open) != 0 || len(sc.s.wishes) != 0 {
+		t.Errorf("open %v, wishes %v", sc.s.open, sc.s.wishes)
 	}
 }
 
