@@ -31,7 +31,11 @@ func TestForgedAccess(t *testing.T) {
 	t.Run("certificates", db1.certificates)
 	h3 := siege.ground(t, "h3", "db", listening)
 	t.Run("an owned broker", h3.owned)
+	t.Run("enrolment", func(t *testing.T) { siege.enrolment(t, db1, "h4") })
 	t.Run("shown again", func(t *testing.T) { siege.again(t, db1, h3, "h4") })
+	web1 := siege.ground(t, "web1", "web", deaf)
+	t.Run("policies", web1.policies)
+	t.Run("policies of an owned broker", h3.overtaken)
 }
 
 // siege is what the attacker holds.

@@ -23,12 +23,12 @@ import (
 // Broker is a broker process in an attacker's hands: it holds a real identity key, speaks the routes that hosts use, and
 // says whatever it is told to say.
 type Broker struct {
-	w      *World
 	server *http.Server
 	done   chan struct{} // closed when the server has ended
 
 	mu      sync.Mutex
 	key     ed25519.PrivateKey
+	chain   []statement.Proof           // what it says the policy is
 	shown   []api.Frame                 // what every new stream hears first, after the chain
 	streams map[chan []byte]bool        // lines to hosts that listen now
 	posted  []statement.Proof           // what hosts have filed
@@ -44,7 +44,7 @@ const beatEvery = time.Second
 // Serve runs an owned broker on a listener until the test ends.
 func (w *World) Serve(l net.Listener) *Broker {
 	w.T.Helper()
-	b := &Broker{w: w, done: make(chan struct{}), key: w.Identity, streams: map[chan []byte]bool{}, conns: map[net.Conn]http.ConnState{}}
+	b := &Broker{done: make(chan struct{}), key: w.Identity, chain: w.Chain.Proofs(), streams: map[chan []byte]bool{}, conns: map[net.Conn]http.ConnState{}}
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /v1/watch", b.watch)
 	mux.HandleFunc("POST /v1/statements", b.take)
@@ -137,7 +137,7 @@ func (b *Broker) Posted() []statement.Proof {
 func (b *Broker) watch(w http.ResponseWriter, r *http.Request) {
 	lines := make(chan []byte, 1024)
 	b.mu.Lock()
-	for _, p := range b.w.Chain.Proofs() {
+	for _, p := range b.chain {
 		lines <- line(api.Frame{Policy: &p})
 	}
 	for _, f := range b.shown {
@@ -167,6 +167,20 @@ func (b *Broker) watch(w http.ResponseWriter, r *http.Request) {
 			}
 		}
 	}
+}
+
+// Pretend makes the broker say, to whoever calls from now on, that the policy is this.
+func (b *Broker) Pretend(chain []statement.Proof) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.chain = chain
+}
+
+// Forget drops what was shown so far, for whoever calls from now on.
+func (b *Broker) Forget() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.shown = nil
 }
 
 // Show shows a dossier to every host that listens, now and later.
