@@ -23,7 +23,7 @@ type Stream struct {
 	body   io.ReadCloser
 	lines  *bufio.Reader
 	cancel context.CancelFunc
-	dead   *time.Timer // cancels the stream after silence
+	dead   *time.Timer // cancels the stream after silence; it runs only while Next waits
 	after  *uint64
 }
 
@@ -50,7 +50,6 @@ func (c *Client) Watch(ctx context.Context, after *uint64) (*Stream, error) {
 
 func (c *Client) watchOne(ctx context.Context, address, path string, after *uint64) (*Stream, error) {
 	ctx, cancel := context.WithCancel(ctx)
-	dead := time.AfterFunc(silence, cancel)
 	response, err := c.send(ctx, address, http.MethodGet, path, nil)
 	if err != nil {
 		cancel()
@@ -60,16 +59,19 @@ func (c *Client) watchOne(ctx context.Context, address, path string, after *uint
 		defer cancel()
 		return nil, readAnswer(response, nil)
 	}
+	dead := time.AfterFunc(silence, cancel)
+	dead.Stop()
 	return &Stream{body: response.Body, lines: bufio.NewReaderSize(response.Body, 64<<10), cancel: cancel, dead: dead, after: after}, nil
 }
 
 // Next waits for the next frame. It fails when the stream ends, says nothing for three beats, or says nonsense.
 func (s *Stream) Next() (Frame, error) {
+	s.dead.Reset(silence)
 	line, err := s.line()
+	s.dead.Stop()
 	if err != nil {
 		return Frame{}, &broker.Error{Kind: broker.Unavailable, Msg: "the watch stream ended", Err: err}
 	}
-	s.dead.Reset(silence)
 	var frame Frame
 	if err := statement.DecodeStrict(line, &frame); err != nil {
 		return Frame{}, &broker.Error{Kind: broker.Invalid, Msg: "the watch stream is not understood", Err: err}

@@ -23,7 +23,7 @@ import (
 
 // stage is a whole broker on a real port: raft, TLS, the front, and a deployment whose every private key is at hand.
 type stage struct {
-	t       *testing.T
+	t       testing.TB
 	world   *forger.World
 	node    *cluster.Node
 	server  *Server
@@ -34,7 +34,7 @@ type stage struct {
 }
 
 // newStage has db1 and web1 enrolled. edit may change the first policy, adjust the server before it serves.
-func newStage(t *testing.T, edit func(*policy.Document), adjust func(*Server, *Front)) *stage {
+func newStage(t testing.TB, edit func(*policy.Document), adjust func(*Server, *Front)) *stage {
 	t.Helper()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {

@@ -63,6 +63,7 @@ type Server struct {
 	filing   chan struct{} // one slot for each statement in hand
 	rubbish  atomic.Uint64
 	watchers watchers
+	recent   recent
 	patience time.Duration // how long a watcher may take for one frame
 	stopping chan struct{} // closed when Serve ends: streams end too
 }

@@ -56,6 +56,34 @@ func (w *watchers) leave(name string) {
 	}
 }
 
+// recent keeps the latest decoded events, because every stream reads the same ones at about the same time. Nobody changes
+// a decoded event.
+type recent struct {
+	mu    sync.Mutex
+	slots [256]struct {
+		index uint64
+		event broker.Event
+	}
+}
+
+func (r *recent) decode(index uint64, leaf []byte) (broker.Event, error) {
+	slot := &r.slots[index%uint64(len(r.slots))]
+	r.mu.Lock()
+	known, at := slot.event, slot.index
+	r.mu.Unlock()
+	if known != nil && at == index {
+		return known, nil
+	}
+	event, err := broker.DecodeEvent(leaf)
+	if err != nil {
+		return nil, err
+	}
+	r.mu.Lock()
+	slot.index, slot.event = index, event
+	r.mu.Unlock()
+	return event, nil
+}
+
 // reader is whoever watches: a person or a host. It turns events into the frames that are theirs.
 type reader interface {
 	// name tells readers apart for the caps.
@@ -185,7 +213,7 @@ func (st *stream) step(ctx context.Context) (grown <-chan struct{}, more bool, e
 	}
 	events := make([]broker.Event, len(leaves))
 	for i, leaf := range leaves {
-		if events[i], err = broker.DecodeEvent(leaf); err != nil {
+		if events[i], err = st.server.recent.decode(st.next+uint64(i), leaf); err != nil {
 			return nil, false, err
 		}
 	}
