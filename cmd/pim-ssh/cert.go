@@ -129,6 +129,9 @@ func (c *contact) collectWith(grant broker.Grant, view api.GrantView, private ed
 	if err != nil {
 		return nil, "", err
 	}
+	if err := c.keepDossier(grant.Stem, view.Dossier); err != nil {
+		return nil, "", err
+	}
 	where, err := c.hand(grant, private, certificate)
 	return certificate, where, err
 }

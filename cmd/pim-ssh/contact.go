@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 
 	"golang.org/x/crypto/ssh"
 
@@ -58,7 +59,7 @@ func (c *contact) dial() error {
 	return err
 }
 
-// key returns the key that speaks for the person, found once.
+// keyOfPerson returns the key that speaks for the person, found once.
 func (c *contact) keyOfPerson(ctx context.Context) (ssh.Signer, error) {
 	if c.signer != nil {
 		return c.signer, nil
@@ -105,9 +106,16 @@ func (c *contact) sign(ctx context.Context, body statement.Body) (statement.Proo
 	return proof, nil
 }
 
-// signing keeps the kind of an error that came up while a key signed, and calls the rest invalid.
+// signing is the error to show when no signature came: what this program said itself as it said it.
 func signing(err error) error {
-	if broker.KindOf(err) != "" || exitCode(err) != exitError {
+	var told *broker.Error
+	var typed *usageError
+	switch {
+	case errors.As(err, &told):
+		return told
+	case errors.As(err, &typed):
+		return typed
+	case errors.Is(err, errInterrupted):
 		return err
 	}
 	return invalid("", "%v", err)

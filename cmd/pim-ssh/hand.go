@@ -66,14 +66,26 @@ func (d *desk) kept(stem broker.Stem) (ed25519.PrivateKey, error) {
 	return *private, nil
 }
 
-// drop removes what keep and hand wrote for a grant.
+// dropKey removes a private key that is in the ssh-agent now.
+func (d *desk) dropKey(stem broker.Stem) error {
+	path, err := d.keyPath(stem)
+	if err == nil {
+		err = os.Remove(path)
+	}
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	return err
+}
+
+// drop removes everything in the runtime directory that belongs to a grant.
 func (d *desk) drop(stem broker.Stem) error {
 	path, err := d.keyPath(stem)
 	if err != nil {
 		return err
 	}
 	var problems error
-	for _, suffix := range []string{"", "-cert.pub"} {
+	for _, suffix := range []string{"", "-cert.pub", dossierSuffix} {
 		if err := os.Remove(path + suffix); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			problems = errors.Join(problems, err)
 		}
@@ -111,7 +123,7 @@ func (d *desk) hand(grant broker.Grant, private ed25519.PrivateKey, certificate 
 		defer agent.Close()
 		comment := fmt.Sprintf("pim-ssh %s %s", grant.ID, grant.Role)
 		if err = agent.load(private, certificate, comment, d.clock()); err == nil {
-			return "ssh-agent", d.drop(grant.Stem)
+			return "ssh-agent", d.dropKey(grant.Stem)
 		}
 	}
 	if err := d.keep(grant.Stem, private); err != nil {

@@ -140,7 +140,7 @@ func (k *sealedKey) unlock() error {
 		signer, err = k.askAndParse(data)
 	}
 	if err != nil {
-		return fmt.Errorf("key %s: %w", k.path, err)
+		return err
 	}
 	algorithmic, fits := signer.(ssh.AlgorithmSigner)
 	if !fits || string(signer.PublicKey().Marshal()) != string(k.public.Marshal()) {
@@ -158,5 +158,9 @@ func (k *sealedKey) askAndParse(data []byte) (ssh.Signer, error) {
 	if err != nil {
 		return nil, err
 	}
-	return ssh.ParsePrivateKeyWithPassphrase(data, passphrase)
+	signer, err := ssh.ParsePrivateKeyWithPassphrase(data, passphrase)
+	if err != nil {
+		return nil, invalid("try again, or ssh-add "+k.path, "that is not the passphrase of %s", k.path)
+	}
+	return signer, nil
 }

@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"syscall"
 
 	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
@@ -95,17 +96,45 @@ func (d *desk) keepSettings(s settings) error {
 	return writeFile(filepath.Join(dir, "config.json"), append(data, '\n'), 0o600)
 }
 
-// keepChain writes the chain. Callers only ever pass one that follows what was kept.
+// keepChain writes the chain, unless another pim-ssh has kept a longer one meanwhile: what is kept never goes back.
 func (d *desk) keepChain(chain policy.Chain) error {
 	state, err := d.stateDir()
 	if err != nil {
 		return err
 	}
+	unlock, err := lock(state)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	path := filepath.Join(state, "chain")
+	if data, err := os.ReadFile(path); err == nil {
+		kept, err := readChain(data)
+		if err == nil && kept.Deployment() == chain.Deployment() && kept.Ref().Revision > chain.Ref().Revision {
+			return nil
+		}
+	}
 	data, err := formatChainFile(chain.Proofs())
 	if err != nil {
 		return err
 	}
-	return writeFile(filepath.Join(state, "chain"), data, 0o600)
+	return writeFile(path, data, 0o600)
+}
+
+// lock keeps other pim-ssh of the same person from writing in the directory until unlock is called.
+func lock(dir string) (unlock func(), err error) {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, err
+	}
+	file, err := os.OpenFile(filepath.Join(dir, "lock"), os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	if err := syscall.Flock(int(file.Fd()), syscall.LOCK_EX); err != nil {
+		file.Close()
+		return nil, fmt.Errorf("locking %s: %w", dir, err)
+	}
+	return func() { file.Close() }, nil
 }
 
 // forward walks the pinned chain along proofs that somebody showed. Revisions known already are passed over; a fork

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"slices"
 	"strings"
@@ -151,7 +152,7 @@ func (d *desk) cosign(ctx context.Context, w signWish, data []byte) error {
 	if r.doc, err = policy.Parse(r.proof.Payload); err != nil {
 		return denied("do not sign; show the file to the other stewards", "%s: %v", w.file, err)
 	}
-	if _, err := statement.OpenPayload(statement.KindPolicy, r.proof); err != nil {
+	if err := r.begunByStewards(); err != nil {
 		return denied("do not sign; show the file to the other stewards", "%s: %v", w.file, err)
 	}
 	if p, err := d.pinned(); err == nil && !p.sharesRoot(r) {
@@ -170,6 +171,21 @@ func (d *desk) cosign(ctx context.Context, w signWish, data []byte) error {
 		w.out = strings.TrimSuffix(w.file, partialSuffix)
 	}
 	return d.addSignature(ctx, w, r)
+}
+
+// begunByStewards refuses a revision that carries any signature but stewards'.
+func (r revision) begunByStewards() error {
+	signers, err := statement.OpenPayload(statement.KindPolicy, r.proof)
+	if err != nil {
+		return err
+	}
+	doc := r.signedBy()
+	for _, signer := range signers {
+		if person, held := doc.KeyOwner(signer.Key); !held || !doc.Steward(person) {
+			return fmt.Errorf("key %s, which signed it, is no steward's", signer.Key.Fingerprint())
+		}
+	}
+	return nil
 }
 
 var errNotSigned = errors.New("nothing was signed")

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"os"
@@ -45,27 +46,80 @@ func (d *desk) ssh(ctx context.Context, destination string, rest []string) error
 	if !named {
 		account, asked = "", destination
 	}
-	c, err := d.contact(ctx)
+	p, err := d.pinned()
 	if err != nil {
 		return err
 	}
-	hosts, err := c.hosts(ctx)
+	at := &contact{desk: d, pin: p}
+	args, err := at.openAtHand(asked, statement.Account(account))
 	if err != nil {
-		return err
+		args, err = d.openOnline(ctx, asked, statement.Account(account))
 	}
-	host, err := findHost(hosts, asked)
-	if err != nil {
-		return err
-	}
-	door, err := c.door(ctx, host, statement.Account(account))
-	if err != nil {
-		return err
-	}
-	args, err := c.sshArguments(host, door)
 	if err != nil {
 		return err
 	}
 	return d.become(append(args, rest...))
+}
+
+// openAtHand is the way in without asking any broker: host, grant and certificate were all seen and verified before.
+// A window that is open works with every broker dead; whether it was revoked meanwhile is the host's to know.
+func (c *contact) openAtHand(asked string, account statement.Account) ([]string, error) {
+	kept, err := c.keptHosts(c.chain)
+	if err != nil {
+		return nil, err
+	}
+	hosts := map[statement.HostName]enrolled{}
+	for _, host := range kept {
+		hosts[host.token.Name] = host
+	}
+	host, err := findHost(hosts, asked)
+	if err != nil {
+		return nil, err
+	}
+	live, err := c.keptGrants()
+	if err != nil {
+		return nil, err
+	}
+	if len(live) == 0 && account == "" {
+		return nil, errNothingAtHand
+	}
+	r, account, err := c.choose(live, host, account)
+	if err != nil || r == nil {
+		return c.sshArguments(host, door{account: account}, err)
+	}
+	certificate, where := c.inHand(c.pin, *r.grant)
+	if certificate == nil {
+		return nil, errNothingAtHand
+	}
+	return c.sshArguments(host, door{account, certificate, where}, nil)
+}
+
+var errNothingAtHand = errors.New("no certificate is at hand")
+
+// openOnline is the way in by what brokers show now, verified here.
+func (d *desk) openOnline(ctx context.Context, asked string, account statement.Account) ([]string, error) {
+	c, err := d.contact(ctx)
+	if err != nil {
+		return nil, err
+	}
+	hosts, err := c.hosts(ctx)
+	if err != nil {
+		return nil, err
+	}
+	host, err := findHost(hosts, asked)
+	if err != nil {
+		return nil, err
+	}
+	live, err := ownGrants(ctx, c)
+	if err != nil {
+		return nil, err
+	}
+	r, account, err := c.choose(live, host, account)
+	if err != nil || r == nil {
+		return c.sshArguments(host, door{account: account}, err)
+	}
+	certificate, where, err := c.collectByID(ctx, *r)
+	return c.sshArguments(host, door{account, certificate, where}, err)
 }
 
 func findHost(hosts map[statement.HostName]enrolled, asked string) (enrolled, error) {
@@ -85,38 +139,33 @@ type door struct {
 	where       string
 }
 
-// door finds the live grant that lets the person log in there, and collects its certificate.
-func (c *contact) door(ctx context.Context, host enrolled, account statement.Account) (door, error) {
+// choose finds among the person's live grants the one that lets them log in on the host; none for their own account.
+func (c *contact) choose(live []reading, host enrolled, account statement.Account) (*reading, statement.Account, error) {
 	own := c.chain.Current().People[c.person].Account
-	live, err := ownGrants(ctx, c)
-	if err != nil {
-		return door{}, err
-	}
 	now := c.clock()
 	here := slices.DeleteFunc(live, func(r reading) bool {
 		phase := r.grant.Phase(now)
 		return !slices.Contains(r.grant.Hosts, host.token.Name) || phase != broker.PhaseActive && phase != broker.PhaseWaiting
 	})
 	if account == "" {
+		var err error
 		if account, err = onlyAccount(here, own, host.token.Name); err != nil {
-			return door{}, err
+			return nil, "", err
 		}
 	}
 	if account == own {
-		return door{account: own}, nil
+		return nil, own, nil
 	}
 	for _, r := range here {
 		if !slices.Contains(r.grant.Accounts, account) {
 			continue
 		}
-		if r.grant.Phase(now) == broker.PhaseWaiting {
-			c.term.Warn("%s starts %s", short(r.grantID()), moment(r.grant.From, now))
-			continue
+		if r.grant.Phase(now) == broker.PhaseActive {
+			return &r, account, nil
 		}
-		certificate, where, err := c.collectByID(ctx, r)
-		return door{account, certificate, where}, err
+		c.term.Warn("%s starts %s", short(r.grantID()), moment(r.grant.From, now))
 	}
-	return door{}, missing(c.wayIn(host, account), "no live grant lets you log in as %s on %s", account, host.token.Name)
+	return nil, "", missing(c.wayIn(host, account), "no live grant lets you log in as %s on %s", account, host.token.Name)
 }
 
 func (c *contact) collectByID(ctx context.Context, r reading) (*ssh.Certificate, string, error) {
@@ -165,7 +214,10 @@ func opens(role policy.Role, host enrolled, account statement.Account) bool {
 }
 
 // sshArguments names everything ssh needs: where the host is and who vouches for its key, and the one identity to use.
-func (c *contact) sshArguments(host enrolled, in door) ([]string, error) {
+func (c *contact) sshArguments(host enrolled, in door, err error) ([]string, error) {
+	if err != nil {
+		return nil, err
+	}
 	self, err := os.Executable()
 	if err != nil {
 		return nil, err

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"path/filepath"
 
 	"github.com/spf13/cobra"
 
@@ -48,11 +49,13 @@ func (c *contact) status(ctx context.Context, all bool) error {
 	var own []reading
 	for _, view := range views {
 		r, ok := c.believe(view.Dossier, string(view.ID))
-		if !ok || r.request.Person != c.person || !(all || r.open(now)) {
+		if !ok || r.request.Person != c.person {
 			continue
 		}
-		own = append(own, r)
 		c.collectQuietly(ctx, r)
+		if all || r.open(now) {
+			own = append(own, r)
+		}
 	}
 	if c.json() {
 		return c.statusJSON(ctx, own)
@@ -119,12 +122,12 @@ func (c *contact) statusJSON(ctx context.Context, own []reading) error {
 // collectQuietly picks up a certificate that an earlier `request` did not wait for: its key still lies in the runtime
 // directory. What is over is thrown away instead.
 func (c *contact) collectQuietly(ctx context.Context, r reading) {
-	private, err := c.kept(r.stem())
-	if err != nil || private == nil || r.state(c.clock()) == api.Pending {
+	if !r.open(c.clock()) {
+		c.clearAway(r.stem())
 		return
 	}
-	if !r.open(c.clock()) {
-		c.drop(r.stem())
+	private, err := c.kept(r.stem())
+	if err != nil || private == nil || r.grant == nil {
 		return
 	}
 	if certificate, _ := c.inHand(c.pin, *r.grant); certificate != nil {
@@ -137,6 +140,20 @@ func (c *contact) collectQuietly(ctx context.Context, r reading) {
 		}
 	}
 	c.term.Warn("%s is granted, but its certificate could not be collected: try pim-ssh cert %s", short(r.grantID()), short(r.grantID()))
+}
+
+// clearAway takes what is left of a request or grant that is over out of the ssh-agent and the runtime directory.
+func (c *contact) clearAway(stem broker.Stem) {
+	path, err := c.keyPath(stem)
+	if err != nil {
+		return
+	}
+	if left, _ := filepath.Glob(path + "*"); len(left) == 0 {
+		return
+	}
+	if err := c.letGo(stem); err != nil {
+		c.term.Warn("%s is over, but its key could not be removed: %s", short(stem.Grant()), err)
+	}
 }
 
 // statusOf shows one request or grant in full.
