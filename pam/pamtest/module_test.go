@@ -136,6 +136,21 @@ func TestWhoIsAskedAbout(t *testing.T) {
 	}
 }
 
+func TestRootIsGovernedWhateverNameStandsFirst(t *testing.T) {
+	s, module := newSandbox(t), buildModule(t)
+	lines := strings.SplitAfter(passwd, "\n")
+	lines[0], lines[1] = lines[1], lines[0] // uid 0 is toor before it is root
+	s.write("/etc/passwd", strings.Join(lines, ""), 0o644)
+	st := newStack(s, t, module, []string{"root"})
+	for _, name := range []string{"root", "toor"} {
+		c := by("sshd", name, 0, "A")
+		c.ConfDir = st.conf
+		if got := st.hold(c); got.Results["account"] != denied {
+			t.Errorf("%s: %s, want %s", name, got.Results["account"], denied)
+		}
+	}
+}
+
 // says is a map of calls to verdicts.
 func says(pairs ...string) map[string]string {
 	m := map[string]string{}
