@@ -60,17 +60,28 @@ func Enforcing() bool {
 	return err == nil
 }
 
-// govern adds names before anything sends them to the module.
+// govern adds names before anything sends them to the module. The directory appears whole: a host that enforces and
+// governs nobody never stands.
 func govern(accounts []statement.Account) error {
-	if err := os.MkdirAll(enforcingDir, 0o755); err != nil {
-		return err
-	}
-	for _, a := range accounts {
-		if err := write(filepath.Join(enforcingDir, string(a)), "", 0o644); err != nil {
+	dir := enforcingDir
+	if !Enforcing() {
+		dir += ".new"
+		if err := os.RemoveAll(dir); err != nil {
 			return err
 		}
 	}
-	return nil
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return err
+	}
+	for _, a := range accounts {
+		if err := write(filepath.Join(dir, string(a)), "", 0o644); err != nil {
+			return err
+		}
+	}
+	if dir == enforcingDir {
+		return nil
+	}
+	return os.Rename(dir, enforcingDir)
 }
 
 // ungovern drops the names that the policy no longer reaches, last, when sshd no longer sends them our way.

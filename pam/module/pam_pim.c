@@ -37,13 +37,14 @@ struct setting {
 	bool broken; /* an argument nobody defined */
 };
 
-/* What a service gives to whom. */
+/* What a service gives to whom. A service nobody listed is a login. */
 enum door {
-	DOOR_OTHER,  /* nothing we guard: cron, atd, systemd-user … */
-	DOOR_SSHD,   /* a login; the caller is always root */
+	DOOR_LOGIN,  /* PAM_USER's power after a password or so: never when it is governed */
+	DOOR_SSHD,   /* a login too, but by our certificates */
 	DOOR_SUDO,   /* another account's power; PAM_USER is the caller in account */
 	DOOR_CALLER, /* the same by another name: never while we enforce, but for root */
 	DOOR_TARGET, /* PAM_USER's power: never when it is governed, but for root */
+	DOOR_OWN,    /* what root or a schedule starts: the deny files and masks guard these */
 };
 
 static enum door door_of(const char *service)
@@ -52,16 +53,16 @@ static enum door door_of(const char *service)
 		const char *service;
 		enum door door;
 	} doors[] = {
-		{ "sshd", DOOR_SSHD },       { "sudo", DOOR_SUDO },      { "sudo-i", DOOR_SUDO },
-		{ "doas", DOOR_CALLER },     { "polkit-1", DOOR_CALLER }, { "su", DOOR_TARGET },
-		{ "su-l", DOOR_TARGET },     { "login", DOOR_TARGET },   { "runuser", DOOR_TARGET },
-		{ "runuser-l", DOOR_TARGET },
+		{ "sshd", DOOR_SSHD },    { "sudo", DOOR_SUDO },         { "sudo-i", DOOR_SUDO },
+		{ "doas", DOOR_CALLER },  { "polkit-1", DOOR_CALLER },   { "su", DOOR_TARGET },
+		{ "su-l", DOOR_TARGET },  { "runuser", DOOR_OWN },       { "runuser-l", DOOR_OWN },
+		{ "cron", DOOR_OWN },     { "atd", DOOR_OWN },           { "systemd-user", DOOR_OWN },
 	};
 
 	for (size_t i = 0; i < sizeof doors / sizeof doors[0]; i++)
 		if (strcmp(service, doors[i].service) == 0)
 			return doors[i].door;
-	return DOOR_OTHER;
+	return DOOR_LOGIN;
 }
 
 static struct setting read_setting(int argc, const char **argv)
@@ -135,7 +136,10 @@ static bool governed(pam_handle_t *pamh, const struct setting *s, const char *na
 
 static const char caller_is_root[] = "pim_caller_is_root";
 
-/* By open_session sudo has given up its caller's uid, so account leaves word. */
+/*
+ * The real uid is the caller's in every phase (FACTS F2). A sudo that made it root's own
+ * before open_session must not pass for root's, so account leaves word.
+ */
 static void remember_root(pam_handle_t *pamh)
 {
 	union {
@@ -209,7 +213,9 @@ static bool asked(pam_handle_t *pamh, const struct setting *s, char kind)
 		return kind == 'A' && !root && !observing(s);
 	case DOOR_TARGET:
 		return kind == 'A' && !root && !observing(s) && governed(pamh, s, item(pamh, PAM_USER));
-	case DOOR_OTHER:
+	case DOOR_LOGIN:
+		return kind == 'A' && !observing(s) && governed(pamh, s, item(pamh, PAM_USER));
+	case DOOR_OWN:
 		break;
 	}
 	return false;
