@@ -13,6 +13,7 @@ import (
 
 	raftboltdb "github.com/hashicorp/raft-boltdb/v2"
 	"go.etcd.io/bbolt"
+	bolterrors "go.etcd.io/bbolt/errors"
 )
 
 // What stands in a broker's directory.
@@ -113,7 +114,7 @@ func readMark(dir string) (string, error) {
 // R3). It opens read-only, which loads no page but the header.
 func checkWhole(path string) error {
 	db, err := bbolt.Open(path, 0o600, &bbolt.Options{ReadOnly: true, Timeout: openTimeout})
-	if errors.Is(err, bbolt.ErrTimeout) {
+	if errors.Is(err, bolterrors.ErrTimeout) {
 		return fmt.Errorf("%s is held by another process: %w", path, err)
 	}
 	if err != nil {

@@ -9,6 +9,7 @@ import (
 
 	"github.com/hashicorp/raft"
 	"go.etcd.io/bbolt"
+	bolterrors "go.etcd.io/bbolt/errors"
 )
 
 // TestR3ADiskThatIsNotTheOneLeftIsRefused takes parts away, cuts, swaps and alters them.
@@ -72,7 +73,7 @@ func TestAnEmptyDirectoryIsNotBootstrapped(t *testing.T) {
 func TestR3ASecondOpenerGivesUp(t *testing.T) {
 	l := newLone(t)
 	start := time.Now()
-	if _, err := Open(l.config()); !errors.Is(err, bbolt.ErrTimeout) {
+	if _, err := Open(l.config()); !errors.Is(err, bolterrors.ErrTimeout) {
 		t.Errorf("got %v, want a lock timeout", err)
 	}
 	if took := time.Since(start); took > 3*openTimeout {

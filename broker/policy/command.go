@@ -73,7 +73,7 @@ func checkArgument(word string) error {
 	}
 	for step := range strings.FieldsFuncSeq(word, isSeparator) {
 		if step == ".." {
-			return fmt.Errorf("argument %q climbs with ..", word)
+			return fmt.Errorf("argument %q climbs: it holds .. as a step", word)
 		}
 	}
 	return nil

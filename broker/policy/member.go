@@ -7,8 +7,6 @@ import (
 	"pim-ssh/broker/statement"
 )
 
-func contains[T comparable](list []T, one T) bool { return slices.Contains(list, one) }
-
 // Members resolves names (people, and groups one level deep) to the distinct people they mean, sorted. A name that
 // means nobody in this document adds nobody.
 func (d *Document) Members(names []Name) []statement.Person {

@@ -79,7 +79,7 @@ func (a *Agent) listen(ctx context.Context, l *net.UnixListener, may func(wire.Q
 		conn, err := l.AcceptUnix()
 		if ctx.Err() != nil {
 			if err == nil {
-				err = conn.Close()
+				_ = conn.Close() // nobody is answered any more
 			}
 			return nil
 		}

@@ -136,16 +136,10 @@ static bool governed(pam_handle_t *pamh, const struct setting *s, const char *na
 
 static const char caller_is_root[] = "pim_caller_is_root";
 
-/*
- * The real uid is the caller's in every phase (FACTS F2). A sudo that made it root's own
- * before open_session must not pass for root's, so account leaves word.
- */
+/* A sudo that took root's real uid before open_session is not root's: account leaves word. */
 static void remember_root(pam_handle_t *pamh)
 {
-	union {
-		const char *in;
-		void *out;
-	} any = { caller_is_root };
+	union { const char *in; void *out; } any = { caller_is_root };
 
 	(void)pam_set_data(pamh, caller_is_root, any.out, NULL);
 }
