@@ -161,7 +161,7 @@ func (a *Agent) sudoGrants(uid uint32, name statement.Account) ([]view, ruling) 
 		if len(v.Sudo) == 0 || elsewhere(v.Grant, s.host) != nil {
 			continue
 		}
-		if own, err := a.Lookup(v.Account); err != nil || own != uid {
+		if own, err := a.uidOf(v.Account, name, uid); err != nil || own != uid {
 			continue
 		}
 		remaining, err := a.live(s, v)
@@ -178,6 +178,14 @@ func (a *Agent) sudoGrants(uid uint32, name statement.Account) ([]view, ruling) 
 		return nil, deny(why, a.suggest(name, ""))
 	}
 	return live, ruling{allow: true, left: left, grant: live[0].Stem}
+}
+
+// uidOf resolves an account, which costs nothing when it is the one whose uid is known already.
+func (a *Agent) uidOf(account, known statement.Account, uid uint32) (uint32, error) {
+	if account == known {
+		return uid, nil
+	}
+	return a.Lookup(account)
 }
 
 // live reports why a grant starts nothing at this moment, or how long it still lasts. It asks everything: the rule,

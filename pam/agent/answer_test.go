@@ -20,7 +20,7 @@ import (
 	"pim-ssh/pam/wire"
 )
 
-func contextOf(t *testing.T) (context.Context, context.CancelFunc) {
+func contextOf(t testing.TB) (context.Context, context.CancelFunc) {
 	return context.WithCancel(context.WithoutCancel(t.Context()))
 }
 

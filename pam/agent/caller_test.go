@@ -71,14 +71,14 @@ func askOnce(socket, question string) ([]byte, error) {
 
 // caller is such a process.
 type callerProcess struct {
-	t   *testing.T
+	t   testing.TB
 	cmd *exec.Cmd
 	in  io.Writer
 	out *bufio.Reader
 }
 
 // newCaller starts a process with these uids; it ends with the test.
-func newCaller(t *testing.T, real, effective int) *callerProcess {
+func newCaller(t testing.TB, real, effective int) *callerProcess {
 	t.Helper()
 	cmd := exec.Command("/proc/self/exe")
 	cmd.Env = []string{callerEnv + "=" + strconv.Itoa(real) + " " + strconv.Itoa(effective)}

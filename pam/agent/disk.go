@@ -49,6 +49,15 @@ func removeFile(path string) error {
 	return ignoreMissing(syncDir(filepath.Dir(path)))
 }
 
+// writeRun is writeFile for /run, which is gone after a crash of the machine anyway: whole or not at all, without fsync.
+func writeRun(path string, data []byte) error {
+	temp := filepath.Join(filepath.Dir(path), tempPrefix+filepath.Base(path))
+	if err := os.WriteFile(temp, data, 0o600); err != nil {
+		return err
+	}
+	return os.Rename(temp, path)
+}
+
 func syncDir(dir string) error {
 	d, err := os.Open(dir)
 	if err != nil {

@@ -232,13 +232,16 @@ func (a *Agent) sweep() {
 			continue
 		}
 		a.closeSession(s)
+		a.sessions.drop(s)
 	}
 }
 
+// closeSession reports a session's end, once. It stays known until nothing lives in it: what `sudo -b` left must end
+// with the session's grants.
 func (a *Agent) closeSession(s session) {
-	if !a.sessions.drop(s.N) {
+	if !a.sessions.close(s.N) {
 		return
 	}
-	a.Log.Info("session closed", "session", s.name(), "grant", s.Stem.Grant(), "service", s.Service, "account", s.Account)
+	a.Log.Debug("session closed", "session", s.name(), "grant", s.Stem.Grant(), "service", s.Service, "account", s.Account)
 	a.reports.closed(s)
 }

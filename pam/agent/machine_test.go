@@ -26,7 +26,7 @@ import (
 // machine is a host for tests: a real spool, real cgroups, real sudo parsers, and clocks a test may set. Only PID 1 is
 // missing: cgroupUnits stands in for systemd, which packaging/lab's tests have for real.
 type machine struct {
-	t      *testing.T
+	t      testing.TB
 	world  *forger.World
 	dir    string
 	clock  *setClock
@@ -46,7 +46,7 @@ const (
 var accounts = map[statement.Account]uint32{"alice": aliceUID, "erin": erinUID, "postgres": postgresUID, "root": 0, "toor": 0, "backup": 61020}
 
 // newMachine enrols host db1 (tier=db) in the world.
-func newMachine(t *testing.T, w *forger.World) *machine {
+func newMachine(t testing.TB, w *forger.World) *machine {
 	t.Helper()
 	m := &machine{t: t, world: w, dir: t.TempDir(), clock: &setClock{}, bootID: "boot-1", log: &journalLines{}}
 	m.units = newCgroupUnits(t)

@@ -16,7 +16,8 @@ import (
 )
 
 // reporter tells brokers what happened here: each report is numbered, signed with the host's identity and kept in the
-// spool until a broker has taken it. It never delays an answer: what it is told waits in a bounded queue.
+// spool until a broker has taken it. It never delays an answer: what it is told waits in a bounded queue, and is signed
+// and written in batches.
 type reporter struct {
 	a      *Agent
 	signer ssh.Signer
@@ -32,6 +33,7 @@ const (
 	reportLife   = 30 * statement.Day // how long a report stays acceptable
 	refusedAgain = time.Minute        // the same refusal is reported at most this often
 	reportName   = "%016d.json"
+	batchEvery   = time.Second
 )
 
 func newReporter(a *Agent) (*reporter, error) {
@@ -82,27 +84,34 @@ func (r *reporter) put(report statement.Report) {
 	}
 }
 
-// run signs and spools what is told, until ctx ends; what is in the queue then is still spooled.
+// run signs and spools what is told, a batch at a time, until ctx ends; what is in the queue then is still spooled.
 func (r *reporter) run(ctx context.Context) {
-	for {
+	for ctx.Err() == nil {
 		select {
 		case report := <-r.queue:
-			r.keep(report)
-		case <-ctx.Done():
-			for len(r.queue) > 0 {
-				r.keep(<-r.queue)
+			select { // more of the same comes with it
+			case <-ctx.Done():
+			case <-r.a.Clock.After(batchEvery):
 			}
-			return
+			r.keep(report)
+			r.keepAll()
+			poke(r.spare)
+		case <-ctx.Done():
 		}
+	}
+	r.keepAll()
+}
+
+func (r *reporter) keepAll() {
+	for len(r.queue) > 0 {
+		r.keep(<-r.queue)
 	}
 }
 
 func (r *reporter) keep(report statement.Report) {
 	if err := r.spool(report); err != nil {
 		r.a.Log.Error("report not kept", "what", report.What, "session", report.Session, "error", err)
-		return
 	}
-	poke(r.spare)
 }
 
 func (r *reporter) spool(report statement.Report) error {

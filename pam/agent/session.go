@@ -28,6 +28,8 @@ type session struct {
 	Service string            `json:"service"`
 	Account statement.Account `json:"account"` // logged in as, or run as
 	Opened  statement.Time    `json:"opened"`
+
+	closed bool // PAM said so; what it left in the background may still live
 }
 
 func (s session) name() string { return "s-" + strconv.FormatUint(s.N, 10) }
@@ -51,6 +53,9 @@ func loadSessions(dir string, log *slog.Logger) (*sessions, error) {
 	}
 	r := &sessions{dir: dir, all: map[uint64]session{}}
 	for _, e := range entries {
+		if strings.HasPrefix(e.Name(), tempPrefix) {
+			continue // the write of a session that never opened
+		}
 		s, err := readSession(filepath.Join(dir, e.Name()))
 		if err != nil {
 			log.Error("session record refused", "file", e.Name(), "error", errors.Join(err, os.Remove(filepath.Join(dir, e.Name()))))
@@ -89,7 +94,7 @@ func (r *sessions) open(s session, unit Place) (session, error) {
 		return s, err
 	}
 	record := filepath.Join(r.dir, s.name()+".json")
-	if err := writeFile(record, data, 0o600); err != nil {
+	if err := writeRun(record, data); err != nil {
 		return s, err
 	}
 	if err := unit.sub(s.name()).put(s.Process.PID); err != nil {
@@ -127,16 +132,25 @@ func (r *sessions) which(fits func(session) bool) []session {
 	return found
 }
 
-// drop forgets a session that is over; it reports false when it was forgotten before.
-func (r *sessions) drop(n uint64) bool {
+// close notes that PAM closed a session, whose processes may live on; it reports false when that was known.
+func (r *sessions) close(n uint64) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	s, known := r.all[n]
-	delete(r.all, n)
-	if known {
-		_ = os.Remove(filepath.Join(r.dir, s.name()+".json")) // on /run: a leftover is dropped at the next start
+	if !known || s.closed {
+		return false
 	}
-	return known
+	s.closed = true
+	r.all[n] = s
+	return true
+}
+
+// drop forgets a session in which nothing lives.
+func (r *sessions) drop(s session) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	delete(r.all, s.N)
+	_ = os.Remove(filepath.Join(r.dir, s.name()+".json")) // on /run: a leftover is dropped by the next agent
 }
 
 // raise makes sure that numbers of cgroups that exist are not given again.
