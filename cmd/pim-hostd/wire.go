@@ -122,6 +122,10 @@ func wire(log *slog.Logger) (agent.Config, error) {
 	if err != nil {
 		return agent.Config{}, err
 	}
+	ownProcs, err := agent.OwnProcs(trees)
+	if err != nil {
+		return agent.Config{}, err
+	}
 	helper, err := lookup(helperAccount)
 	if err != nil {
 		return agent.Config{}, fmt.Errorf("%s: %w: systemd-sysusers makes it", helperAccount, err)
@@ -136,8 +140,8 @@ func wire(log *slog.Logger) (agent.Config, error) {
 		Random: random, Log: log,
 		Units: agent.Systemd{Trees: trees, Monotonic: clockOf(unix.CLOCK_MONOTONIC), Pause: "/usr/bin/sleep", Systemctl: "/usr/bin/systemctl",
 			Rm: "/usr/bin/rm"},
-		Tools:  agent.Tools{Visudo: "/usr/sbin/visudo", Cvtsudoers: "/usr/bin/cvtsudoers"},
-		Lookup: lookup, Helper: helper, Exempt: exempt, Broker: config.Broker,
+		Tools:    agent.Tools{Visudo: "/usr/sbin/visudo", Cvtsudoers: "/usr/bin/cvtsudoers"},
+		OwnProcs: ownProcs, Lookup: lookup, Helper: helper, Exempt: exempt, Broker: config.Broker,
 		InStep: enforceAgain, Beat: func() { notify(log, daemon.SdNotifyWatchdog) },
 	}, nil
 }

@@ -40,6 +40,7 @@ type Config struct {
 	Log       *slog.Logger
 	Units     Units
 	Tools     Tools
+	OwnProcs  string                                                  // the agent's own cgroup.procs; see warm.go
 	Lookup    func(account statement.Account) (uid uint32, err error) // the machine's own user database
 	Helper    uint32                                                  // uid of pim-principals
 	Exempt    []statement.Account                                     // service accounts whose own sudo rules enforce keeps
@@ -63,6 +64,7 @@ type Agent struct {
 	wake   chan struct{} // buffered: something changed that the keeper should look at
 	reload chan struct{} // buffered: read the spool again
 	restep chan struct{} // buffered: bring the machine in step with policy
+	knock  chan struct{} // buffered: somebody is about to start something
 
 	reached uint64 // follow only: the newest log index a broker ever named here
 
@@ -81,7 +83,8 @@ const (
 // New reads the spool, takes the machine's one agent lock, and first of all ends what a dead agent left overdue. The
 // caller closes the agent when Run has returned.
 func New(ctx context.Context, c Config) (*Agent, error) {
-	a := &Agent{Config: c, wake: make(chan struct{}, 1), reload: make(chan struct{}, 1), restep: make(chan struct{}, 1)}
+	a := &Agent{Config: c, wake: make(chan struct{}, 1), reload: make(chan struct{}, 1), restep: make(chan struct{}, 1),
+		knock: make(chan struct{}, 1)}
 	a.settled.L = &sync.Mutex{}
 	for dir, mode := range map[string]os.FileMode{"": 0o755, sudoersDir: 0o750, openDir: 0o700, sessionsDir: 0o700} {
 		if err := os.MkdirAll(filepath.Join(c.RunDir, dir), mode); err != nil {
@@ -135,7 +138,7 @@ func (a *Agent) Run(ctx context.Context, s Sockets) error {
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
 	var group sync.WaitGroup
-	for _, part := range []func(context.Context){a.keep, a.follow, a.step, a.reports.run} {
+	for _, part := range []func(context.Context){a.keep, a.follow, a.step, a.keepWarm, a.reports.run} {
 		group.Go(func() { part(ctx) })
 	}
 	err := a.serve(ctx, s)

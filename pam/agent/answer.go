@@ -34,6 +34,7 @@ const opening = time.Second
 
 // answer decides one question. It never fails: what it cannot decide it denies.
 func (a *Agent) answer(ctx context.Context, q wire.Question, p *peer) wire.Answer {
+	poke(a.knock)
 	switch q := q.(type) {
 	case *wire.Account:
 		return a.say(q.Service, q.User, p, a.account(ctx, q, p))

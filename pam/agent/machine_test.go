@@ -70,9 +70,18 @@ func (m *machine) config() Config {
 	return Config{
 		Spool: m.spool(), RunDir: filepath.Join(m.dir, "run"), Enforcing: filepath.Join(m.dir, "enforcing"), MachineID: HashMachineID("m1"),
 		BootID: m.bootID, Clock: m.clock.clock(), Random: rand.Reader, Log: m.log.logger(), Units: m.units,
-		Tools:  Tools{Visudo: "/usr/sbin/visudo", Cvtsudoers: "/usr/bin/cvtsudoers"},
-		Lookup: lookupTest, Helper: helperUID, Exempt: []statement.Account{"backup"}, Broker: cmp.Or(m.dial, "127.0.0.1:1"), HostKeys: []statement.Key{hostKeyForTests},
+		Tools:    Tools{Visudo: "/usr/sbin/visudo", Cvtsudoers: "/usr/bin/cvtsudoers"},
+		OwnProcs: m.ownProcs(), Lookup: lookupTest, Helper: helperUID, Exempt: []statement.Account{"backup"}, Broker: cmp.Or(m.dial, "127.0.0.1:1"), HostKeys: []statement.Key{hostKeyForTests},
 	}
+}
+
+func (m *machine) ownProcs() string {
+	m.t.Helper()
+	path, err := OwnProcs(m.units.trees)
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	return path
 }
 
 func lookupTest(a statement.Account) (uint32, error) {
