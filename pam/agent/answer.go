@@ -23,6 +23,7 @@ type ruling struct {
 	allow bool
 	left  time.Duration // of the window, on an allowance under a grant
 	grant broker.Stem   // the grant it stands under, when there is one
+	then  func()        // what is left to do once the answer is given; may be nil
 	why   error         // for the journal, on a denial
 	hint  string        // for the person, on a denial: the next thing to type
 }
@@ -32,23 +33,25 @@ func deny(why error, hint string) ruling { return ruling{why: why, hint: hint} }
 // opening is how long a question waits for a grant that is being opened at that moment.
 const opening = time.Second
 
-// answer decides one question. It never fails: what it cannot decide it denies.
-func (a *Agent) answer(ctx context.Context, q wire.Question, p *peer) wire.Answer {
+// answer decides one question, and says what is to be done once the answer is given (nil: nothing). It never fails: what
+// it cannot decide it denies.
+func (a *Agent) answer(ctx context.Context, q wire.Question, p *peer) (wire.Answer, func()) {
 	poke(a.knock)
 	switch q := q.(type) {
 	case *wire.Account:
-		return a.say(q.Service, q.User, p, a.account(ctx, q, p))
+		return a.say(q.Service, q.User, p, a.account(ctx, q, p)), nil
 	case *wire.Open:
-		return a.say(q.Service, q.User, p, a.openSession(ctx, q, p))
+		r := a.openSession(ctx, q, p)
+		return a.say(q.Service, q.User, p, r), r.then
 	case *wire.Close:
 		if s, found := a.sessions.by(p.process); found {
 			a.closeSession(s)
 		}
-		return wire.Answer{Allow: true}
+		return wire.Answer{Allow: true}, nil
 	case *wire.Principals:
-		return a.principals(ctx, q, p)
+		return a.principals(ctx, q, p), nil
 	default:
-		return wire.Answer{}
+		return wire.Answer{}, nil
 	}
 }
 
@@ -120,9 +123,6 @@ func (a *Agent) accountSudo(q *wire.Account, p *peer) ruling {
 		if _, r := a.sudoGrants(caller.uid, statement.Account(q.User)); !r.allow {
 			return r
 		}
-	}
-	if err := p.still(); err != nil {
-		return deny(err, "")
 	}
 	return ruling{allow: true}
 }
@@ -307,14 +307,30 @@ func (a *Agent) place(v view, s session, p *peer) ruling {
 	s.Opened = a.Clock.now()
 	s, err := a.sessions.open(s, v.opened.place)
 	if err == nil {
-		err = p.still()
+		err = p.alive()
 	}
 	if err != nil {
 		return deny(fmt.Errorf("grant %s: session not placed: %w", v.ID, err), "")
 	}
-	a.Log.Info("session opened", "session", s.name(), "grant", v.ID, "person", v.Person, "service", s.Service, "account", s.Account, "pid", p.PID)
+	return ruling{allow: true, left: a.Clock.remaining(v.opened.end), grant: v.Stem, then: func() { a.placed(v, s) }}
+}
+
+// placed is what a start still owes when its answer is given: it must not wait for it, and needs it only should the
+// agent die.
+func (a *Agent) placed(v view, s session) {
+	if err := a.sessions.keep(s); err != nil {
+		a.Log.Error("session not recorded", "session", s.name(), "error", err)
+	}
+	a.Log.Info("session opened", "session", s.name(), "grant", v.ID, "person", v.Person, "service", s.Service, "account", s.Account, "pid", s.Process.PID)
 	a.reports.opened(s)
-	return ruling{allow: true, left: a.Clock.remaining(v.opened.end), grant: v.Stem}
+	v.gate.RLock()
+	defer v.gate.RUnlock()
+	if v.opened == nil {
+		return
+	}
+	if err := a.sessions.prepare(v.Stem, v.opened.place); err != nil {
+		a.Log.Warn("next session not prepared", "grant", v.ID, "error", err)
+	}
 }
 
 // principals answers sshd's AuthorizedPrincipalsCommand. Observing or not, only a certificate that a live grant calls

@@ -65,14 +65,25 @@ func (p Place) sub(name string) Place {
 	return s
 }
 
-// put makes the cgroup and moves the process into it in every tree, and reads back that it is there.
-func (p Place) put(pid int) error {
+// make makes the cgroup in every tree; one that exists is fine.
+func (p Place) make() error {
 	for _, dir := range p.dirs {
 		if err := os.Mkdir(dir, 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
 			return err
 		}
+	}
+	return nil
+}
+
+// put moves the process into the cgroup in every tree, making it where it is not, and reads back that it is there.
+func (p Place) put(pid int) error {
+	for _, dir := range p.dirs {
 		procs := filepath.Join(dir, "cgroup.procs")
-		if err := os.WriteFile(procs, []byte(strconv.Itoa(pid)), 0); err != nil {
+		err := os.WriteFile(procs, []byte(strconv.Itoa(pid)), 0)
+		if errors.Is(err, fs.ErrNotExist) {
+			err = errors.Join(p.make(), os.WriteFile(procs, []byte(strconv.Itoa(pid)), 0))
+		}
+		if err != nil {
 			return err
 		}
 		if pids, err := readPIDs(procs); err != nil || !slices.Contains(pids, pid) {

@@ -120,6 +120,9 @@ func (a *Agent) open(ctx context.Context, e *entry, g broker.Grant) error {
 	if err != nil {
 		return err
 	}
+	if err := a.sessions.prepare(g.Stem, place); err != nil {
+		return err
+	}
 	e.gate.Lock()
 	e.opened = &opened{place: place, end: end, as: g}
 	e.gate.Unlock()
@@ -183,6 +186,7 @@ func (a *Agent) end(ctx context.Context, stem broker.Stem, e *entry) error {
 	e.gate.Lock()
 	e.opened = nil
 	e.gate.Unlock()
+	a.sessions.forget(stem)
 	return errors.Join(
 		removeFile(a.sudoersPath(stem)),
 		a.endSessions(ctx, stem),

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"os"
 	"strconv"
 	"strings"
 
@@ -81,7 +80,8 @@ func (p *peer) read() error {
 	return p.alive()
 }
 
-// alive reports whether the process that connected is still that pid.
+// alive reports whether the process that connected is still that pid: while the pidfd's process lives, its number is not
+// given again. It is asked after everything read or done by number.
 func (p *peer) alive() error {
 	if err := unix.PidfdSendSignal(p.pidfd, 0, nil, 0); err != nil {
 		return fmt.Errorf("process %d is gone: %w", p.PID, err)
@@ -89,39 +89,51 @@ func (p *peer) alive() error {
 	return nil
 }
 
-// still checks, after everything else was decided, that the process is the one that asked.
-func (p *peer) still() error {
-	start, err := startTime(p.PID)
-	if err != nil {
-		return err
-	}
-	if start != p.Start {
-		return fmt.Errorf("pid %d was reused", p.PID)
-	}
-	return p.alive()
-}
-
 func (p *peer) close() { unix.Close(p.pidfd) }
+
+// procBuffer holds either file whole; what stands behind it is not looked at.
+const procBuffer = 4096
+
+// readProc reads the beginning of one of a process's files in one go.
+func readProc(pid int, name string, buffer *[procBuffer]byte) ([]byte, error) {
+	path := "/proc/" + strconv.Itoa(pid) + "/" + name
+	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	defer unix.Close(fd)
+	n, err := unix.Read(fd, buffer[:])
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	return buffer[:n], nil
+}
 
 // realUID reads the first number after "Uid:" in /proc/PID/status.
 func realUID(pid int) (uint32, error) {
-	data, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/status")
+	var buffer [procBuffer]byte
+	data, err := readProc(pid, "status", &buffer)
 	if err != nil {
 		return 0, err
 	}
 	for line := range bytes.Lines(data) {
-		fields := strings.Fields(string(line))
-		if len(fields) == 5 && fields[0] == "Uid:" {
-			uid, err := strconv.ParseUint(fields[1], 10, 32)
-			return uint32(uid), err
+		if !bytes.HasPrefix(line, []byte("Uid:")) {
+			continue
 		}
+		fields := strings.Fields(string(line))
+		if len(fields) != 5 {
+			break
+		}
+		uid, err := strconv.ParseUint(fields[1], 10, 32)
+		return uint32(uid), err
 	}
 	return 0, fmt.Errorf("process %d: no Uid in its status", pid)
 }
 
 // startTime reads field 22 of /proc/PID/stat, counted from behind the last ')': a process chooses its own name.
 func startTime(pid int) (uint64, error) {
-	data, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
+	var buffer [procBuffer]byte
+	data, err := readProc(pid, "stat", &buffer)
 	if err != nil {
 		return 0, err
 	}
@@ -132,10 +144,4 @@ func startTime(pid int) (uint64, error) {
 		return 0, fmt.Errorf("process %d: its stat is cut short", pid)
 	}
 	return strconv.ParseUint(fields[startField], 10, 64)
-}
-
-// lives reports whether a recorded process still lives.
-func (p process) lives() bool {
-	start, err := startTime(p.PID)
-	return err == nil && start == p.Start
 }

@@ -69,7 +69,11 @@ func TestRecovery(t *testing.T) {
 			m.wantStands(stem, true)
 			process := shell(t, "sleep 600; true")
 			place, _ := a.placeOf(stem)
-			if _, err := a.sessions.open(session{Stem: stem, Grants: []broker.Stem{stem}, Process: processOf(t, process.Process.Pid), Service: "sudo", Account: "root"}, place); err != nil {
+			opened, err := a.sessions.open(session{Stem: stem, Grants: []broker.Stem{stem}, Process: processOf(t, process.Process.Pid), Service: "sudo", Account: "root"}, place)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := a.sessions.keep(opened); err != nil {
 				t.Fatal(err)
 			}
 			if err := a.Close(); err != nil {

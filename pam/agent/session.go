@@ -41,6 +41,8 @@ type sessions struct {
 	mu  sync.Mutex
 	all map[uint64]session
 	top uint64 // the highest number ever given
+
+	ready map[broker.Stem]uint64 // numbers whose cgroup is made, one for each unit
 }
 
 func loadSessions(dir string, log *slog.Logger) (*sessions, error) {
@@ -51,7 +53,7 @@ func loadSessions(dir string, log *slog.Logger) (*sessions, error) {
 	if err != nil {
 		return nil, fmt.Errorf("sessions: %w", err)
 	}
-	r := &sessions{dir: dir, all: map[uint64]session{}}
+	r := &sessions{dir: dir, all: map[uint64]session{}, ready: map[broker.Stem]uint64{}}
 	for _, e := range entries {
 		if strings.HasPrefix(e.Name(), tempPrefix) {
 			continue // the write of a session that never opened
@@ -82,28 +84,62 @@ func readSession(path string) (session, error) {
 	return s, nil
 }
 
-// open gives the session a number, moves its process into its own cgroup below the unit's place and records it.
-// Nothing is recorded when the process did not move.
+// open gives the session a number and moves its process into its own cgroup below the unit's place. The session is
+// known when open returns; keep, which the caller owes it at once but not before it answers, does the rest.
 func (r *sessions) open(s session, unit Place) (session, error) {
 	r.mu.Lock()
-	r.top++
-	s.N = r.top
+	s.N = r.ready[s.Stem]
+	delete(r.ready, s.Stem)
+	if s.N == 0 {
+		s.N = r.next()
+	}
 	r.mu.Unlock()
-	data, err := json.Marshal(s)
-	if err != nil {
-		return s, err
-	}
-	record := filepath.Join(r.dir, s.name()+".json")
-	if err := writeRun(record, data); err != nil {
-		return s, err
-	}
 	if err := unit.sub(s.name()).put(s.Process.PID); err != nil {
-		return s, errors.Join(err, os.Remove(record))
+		return s, err
 	}
 	r.mu.Lock()
-	r.all[s.N] = s
-	r.mu.Unlock()
+	defer r.mu.Unlock()
+	r.all[s.N] = s // only now: an empty cgroup of a known session is swept away
 	return s, nil
+}
+
+// next is a number nobody had. The caller holds mu.
+func (r *sessions) next() uint64 {
+	r.top++
+	return r.top
+}
+
+// keep records an open session for an agent that comes after this one.
+func (r *sessions) keep(s session) error {
+	data, err := json.Marshal(s)
+	if err != nil {
+		return err
+	}
+	return writeRun(filepath.Join(r.dir, s.name()+".json"), data)
+}
+
+// prepare makes the cgroup of the next session in a grant's unit, so that opening it need not.
+func (r *sessions) prepare(stem broker.Stem, unit Place) error {
+	r.mu.Lock()
+	n := r.ready[stem]
+	if n == 0 {
+		n = r.next()
+	}
+	r.mu.Unlock()
+	if err := unit.sub(session{N: n}.name()).make(); err != nil {
+		return err
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.ready[stem] = n
+	return nil
+}
+
+// forget drops what was prepared for a grant that ended.
+func (r *sessions) forget(stem broker.Stem) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	delete(r.ready, stem)
 }
 
 // of returns the sessions that belong to a grant, by number.

@@ -113,7 +113,11 @@ func (a *Agent) converse(ctx context.Context, conn *net.UnixConn, may func(wire.
 	if err := may(q, p); err != nil {
 		return errors.Join(err, wire.WriteAnswer(conn, wire.Answer{}))
 	}
-	err = wire.WriteAnswer(conn, a.answer(ctx, q, p))
+	answer, then := a.answer(ctx, q, p)
+	err = errors.Join(wire.WriteAnswer(conn, answer), conn.Close()) // the other side reads to the end
+	if then != nil {
+		then()
+	}
 	if _, told := q.(*wire.Close); told {
 		return nil // the module tells and goes: nobody need read this answer
 	}
