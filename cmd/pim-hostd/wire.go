@@ -126,7 +126,8 @@ func wire(log *slog.Logger) (agent.Config, error) {
 	if err != nil {
 		return agent.Config{}, err
 	}
-	helper, err := lookup(helperAccount)
+	users := newPasswd("/etc/passwd")
+	helper, err := users.lookup(helperAccount)
 	if err != nil {
 		return agent.Config{}, fmt.Errorf("%s: %w: systemd-sysusers makes it", helperAccount, err)
 	}
@@ -141,7 +142,7 @@ func wire(log *slog.Logger) (agent.Config, error) {
 		Units: agent.Systemd{Trees: trees, Monotonic: clockOf(unix.CLOCK_MONOTONIC), Pause: "/usr/bin/sleep", Systemctl: "/usr/bin/systemctl",
 			Rm: "/usr/bin/rm"},
 		Tools:    agent.Tools{Visudo: "/usr/sbin/visudo", Cvtsudoers: "/usr/bin/cvtsudoers"},
-		OwnProcs: ownProcs, Lookup: lookup, Helper: helper, Exempt: exempt, Broker: config.Broker,
+		OwnProcs: ownProcs, Lookup: users.lookup, Helper: helper, Exempt: exempt, Broker: config.Broker,
 		InStep: enforceAgain, Beat: func() { notify(log, daemon.SdNotifyWatchdog) },
 	}, nil
 }
@@ -188,16 +189,6 @@ func listen(log *slog.Logger) (agent.Sockets, error) {
 	s.PAM.SetUnlinkOnClose(false)
 	s.Principals.SetUnlinkOnClose(false)
 	return s, nil
-}
-
-// lookup asks the machine's own user database, name service switch included.
-func lookup(account statement.Account) (uint32, error) {
-	u, err := user.Lookup(string(account))
-	if err != nil {
-		return 0, err
-	}
-	uid, err := strconv.ParseUint(u.Uid, 10, 32)
-	return uint32(uid), err
 }
 
 func machineID() (statement.Hash, error) {

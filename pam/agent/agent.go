@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -65,6 +66,8 @@ type Agent struct {
 	reload chan struct{} // buffered: read the spool again
 	restep chan struct{} // buffered: bring the machine in step with policy
 	knock  chan struct{} // buffered: somebody is about to start something
+
+	warmUntil atomic.Int64 // boottime until which a start is likely
 
 	reached uint64 // follow only: the newest log index a broker ever named here
 

@@ -36,7 +36,7 @@ const opening = time.Second
 // answer decides one question, and says what is to be done once the answer is given (nil: nothing). It never fails: what
 // it cannot decide it denies.
 func (a *Agent) answer(ctx context.Context, q wire.Question, p *peer) (wire.Answer, func()) {
-	poke(a.knock)
+	a.knocked()
 	switch q := q.(type) {
 	case *wire.Account:
 		return a.say(q.Service, q.User, p, a.account(ctx, q, p)), nil
@@ -44,10 +44,7 @@ func (a *Agent) answer(ctx context.Context, q wire.Question, p *peer) (wire.Answ
 		r := a.openSession(ctx, q, p)
 		return a.say(q.Service, q.User, p, r), r.then
 	case *wire.Close:
-		if s, found := a.sessions.by(p.process); found {
-			a.closeSession(s)
-		}
-		return wire.Answer{Allow: true}, nil
+		return wire.Answer{Allow: true}, func() { a.closedBy(p) }
 	case *wire.Principals:
 		return a.principals(ctx, q, p), nil
 	default:
@@ -277,7 +274,7 @@ func (a *Agent) openSudo(q *wire.Open, p *peer) ruling {
 	if !meant {
 		return deny(fmt.Errorf("no live grant runs commands as %q", as), a.suggest(statement.Account(q.RUser), ""))
 	}
-	return a.place(live[0], session{Stem: live[0].Stem, Grants: stems, Process: p.process, Service: q.Service, Account: as}, p)
+	return a.place(live[0], session{Stem: live[0].Stem, Grants: stems, Process: process{PID: p.PID}, Service: q.Service, Account: as}, p)
 }
 
 func (a *Agent) openLogin(ctx context.Context, q *wire.Open, p *peer) ruling {
@@ -290,7 +287,7 @@ func (a *Agent) openLogin(ctx context.Context, q *wire.Open, p *peer) ruling {
 	if err != nil {
 		return deny(err, a.suggest("", account))
 	}
-	return a.place(v, session{Stem: v.Stem, Grants: []broker.Stem{v.Stem}, Process: p.process, Service: q.Service, Account: account}, p)
+	return a.place(v, session{Stem: v.Stem, Grants: []broker.Stem{v.Stem}, Process: process{PID: p.PID}, Service: q.Service, Account: account}, p)
 }
 
 // place puts the asking process into the grant's unit. The gate is held over the move, so that the grant cannot end
@@ -312,13 +309,14 @@ func (a *Agent) place(v view, s session, p *peer) ruling {
 	if err != nil {
 		return deny(fmt.Errorf("grant %s: session not placed: %w", v.ID, err), "")
 	}
-	return ruling{allow: true, left: a.Clock.remaining(v.opened.end), grant: v.Stem, then: func() { a.placed(v, s) }}
+	return ruling{allow: true, left: a.Clock.remaining(v.opened.end), grant: v.Stem, then: func() { a.placed(v, s, p) }}
 }
 
 // placed is what a start still owes when its answer is given: it must not wait for it, and needs it only should the
 // agent die.
-func (a *Agent) placed(v view, s session) {
-	if err := a.sessions.keep(s); err != nil {
+func (a *Agent) placed(v view, s session, p *peer) {
+	process, _ := p.process() // one that is gone again needs no name
+	if err := a.sessions.keep(s, process.Start); err != nil {
 		a.Log.Error("session not recorded", "session", s.name(), "error", err)
 	}
 	a.Log.Info("session opened", "session", s.name(), "grant", v.ID, "person", v.Person, "service", s.Service, "account", s.Account, "pid", s.Process.PID)
@@ -330,6 +328,17 @@ func (a *Agent) placed(v view, s session) {
 	}
 	if err := a.sessions.prepare(v.Stem, v.opened.place); err != nil {
 		a.Log.Warn("next session not prepared", "grant", v.ID, "error", err)
+	}
+}
+
+// closedBy notes that PAM closed the session which this process opened.
+func (a *Agent) closedBy(p *peer) {
+	process, err := p.process()
+	if err != nil {
+		return // it is gone; the sweep finds out
+	}
+	if s, found := a.sessions.by(process); found {
+		a.closeSession(s)
 	}
 }
 

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"golang.org/x/crypto/ssh"
+	"golang.org/x/sys/unix"
 
 	"pim-ssh/broker"
 	"pim-ssh/broker/policy"
@@ -376,5 +377,25 @@ func TestAnAnswerTakesLessThanAMillisecond(t *testing.T) {
 	t.Logf("median %v, p99 %v", took[150], took[297])
 	if took[150] > time.Millisecond {
 		t.Errorf("median %v", took[150])
+	}
+}
+
+// Linux before 6.13 tells real uids through /proc only; both ways must agree about a setuid program.
+func TestF22TheRealUIDOfASetuidProgram(t *testing.T) {
+	for _, uid := range []int{0, aliceUID} {
+		sudo := newCaller(t, uid, 0)
+		got, err := realUID(sudo.cmd.Process.Pid)
+		if err != nil || int(got) != uid {
+			t.Errorf("/proc says %d (%v), want %d", got, err, uid)
+		}
+		fd, err := unix.PidfdOpen(sudo.cmd.Process.Pid, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		p := &peer{PID: sudo.cmd.Process.Pid, pidfd: fd}
+		if err := p.read(); err != nil || int(p.real) != uid {
+			t.Errorf("the pidfd says %d (%v), want %d", p.real, err, uid)
+		}
+		p.close()
 	}
 }

@@ -75,25 +75,54 @@ func (p Place) make() error {
 	return nil
 }
 
-// put moves the process into the cgroup in every tree, making it where it is not, and reads back that it is there.
-func (p Place) put(pid int) error {
-	for _, dir := range p.dirs {
-		procs := filepath.Join(dir, "cgroup.procs")
-		err := os.WriteFile(procs, []byte(strconv.Itoa(pid)), 0)
-		if errors.Is(err, fs.ErrNotExist) {
-			err = errors.Join(p.make(), os.WriteFile(procs, []byte(strconv.Itoa(pid)), 0))
-		}
-		if err != nil {
-			return err
-		}
-		if pids, err := readPIDs(procs); err != nil || !slices.Contains(pids, pid) {
-			return errors.Join(fmt.Errorf("process %d did not move into %s", pid, dir), err)
-		}
+// seat is a cgroup that was made and stands open for the one process that is to go there.
+type seat struct {
+	place Place
+	fds   []int // of cgroup.procs, one in every tree
+}
+
+// seat makes the cgroup and opens it. The caller closes the seat.
+func (p Place) seat() (*seat, error) {
+	if err := p.make(); err != nil {
+		return nil, err
 	}
-	if len(p.dirs) == 0 {
-		return errors.New("no cgroup to move into")
+	s := &seat{place: p}
+	for _, dir := range p.dirs {
+		fd, err := unix.Open(filepath.Join(dir, "cgroup.procs"), unix.O_RDWR|unix.O_CLOEXEC, 0)
+		if err != nil {
+			s.close()
+			return nil, fmt.Errorf("%s: %w", dir, err)
+		}
+		s.fds = append(s.fds, fd)
+	}
+	if len(s.fds) == 0 {
+		return nil, errors.New("no cgroup to move into")
+	}
+	return s, nil
+}
+
+// take moves the process into the cgroup in every tree, and reads back that it is there.
+func (s *seat) take(pid int) error {
+	var buffer [4096]byte
+	for i, fd := range s.fds {
+		if _, err := unix.Write(fd, strconv.AppendInt(buffer[:0], int64(pid), 10)); err != nil {
+			return fmt.Errorf("process %d to %s: %w", pid, s.place.dirs[i], err)
+		}
+		n, err := unix.Pread(fd, buffer[:], 0)
+		if err != nil {
+			return fmt.Errorf("%s: %w", s.place.dirs[i], err)
+		}
+		if pids, err := parsePIDs(buffer[:n]); err != nil || !slices.Contains(pids, pid) {
+			return errors.Join(fmt.Errorf("process %d did not move to %s", pid, s.place.dirs[i]), err)
+		}
 	}
 	return nil
+}
+
+func (s *seat) close() {
+	for _, fd := range s.fds {
+		_ = unix.Close(fd)
+	}
 }
 
 // remove removes the cgroup if nothing lives in it, and reports whether it is gone.
@@ -173,11 +202,15 @@ func readPIDs(procs string) ([]int, error) {
 	if err != nil {
 		return nil, err
 	}
+	return parsePIDs(data)
+}
+
+func parsePIDs(data []byte) ([]int, error) {
 	var pids []int
 	for line := range bytes.Lines(data) {
 		pid, err := strconv.Atoi(string(bytes.TrimSpace(line)))
 		if err != nil {
-			return nil, fmt.Errorf("%s: %w", procs, err)
+			return nil, fmt.Errorf("cgroup.procs: %w", err)
 		}
 		if pid > 0 {
 			pids = append(pids, pid)

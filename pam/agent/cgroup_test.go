@@ -20,6 +20,16 @@ func unitPlace(t *testing.T, u *cgroupUnits, stem broker.Stem) Place {
 	return place
 }
 
+// put moves one process.
+func put(p Place, pid int) error {
+	s, err := p.seat()
+	if err != nil {
+		return err
+	}
+	defer s.close()
+	return s.take(pid)
+}
+
 // shell starts a shell in the background; it ends with the test.
 func shell(t *testing.T, line string) *exec.Cmd {
 	t.Helper()
@@ -38,7 +48,7 @@ func TestASessionIsMovedReadBackAndKilledAlone(t *testing.T) {
 	unit := unitPlace(t, u, stemForTests)
 	one, two := shell(t, "sleep 600; true"), shell(t, "sleep 600; true")
 	for name, c := range map[string]*exec.Cmd{"s-1": one, "s-2": two} {
-		if err := unit.sub(name).put(c.Process.Pid); err != nil {
+		if err := put(unit.sub(name), c.Process.Pid); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -67,7 +77,7 @@ func TestNothingForkedInTheKillSurvives(t *testing.T) {
 			}
 			session := unit.sub("s-1")
 			storm := shell(t, `trap "" TERM HUP; while :; do (setsid sleep 5 &) ; sleep 0.005; done`)
-			if err := session.put(storm.Process.Pid); err != nil {
+			if err := put(session, storm.Process.Pid); err != nil {
 				t.Fatal(err)
 			}
 			waitFor(t, "twenty processes", func() bool { pids, err := session.pids(); return err == nil && len(pids) > 20 })
@@ -93,10 +103,10 @@ func TestAProcessThatIsGoneIsNotPlaced(t *testing.T) {
 	if err := c.Run(); err != nil {
 		t.Fatal(err)
 	}
-	if err := unit.sub("s-1").put(c.Process.Pid); err == nil {
+	if err := put(unit.sub("s-1"), c.Process.Pid); err == nil {
 		t.Error("a dead process was placed")
 	}
-	if err := (Place{}).put(1); err == nil {
+	if err := put(Place{}, 1); err == nil {
 		t.Error("a process was placed nowhere")
 	}
 }

@@ -14,15 +14,15 @@ import (
 // process names one process for ever: a pid alone is reused.
 type process struct {
 	PID   int    `json:"pid"`
-	Start uint64 `json:"start"` // clock ticks after boot, /proc/PID/stat field 22
+	Start uint64 `json:"start"` // clock ticks after boot, /proc/PID/stat field 22; 0 when it was not seen in time
 }
 
 // peer is who asks, as the kernel says it. What the question says about its caller is never believed over this.
 type peer struct {
-	process
+	PID       int
 	effective uint32 // SO_PEERCRED: 0 for everything setuid (F22)
 	real      uint32 // the uid that started the setuid program
-	pidfd     int
+	pidfd     int    // holds the process: while it lives, its number is given to no other
 }
 
 // peerOf asks the kernel about the other end of a connection. The caller closes the peer.
@@ -57,8 +57,7 @@ func peerOfSocket(fd int) (*peer, error) {
 	if err != nil {
 		return nil, err
 	}
-	unix.CloseOnExec(pidfd)
-	p := &peer{process: process{PID: int(cred.Pid)}, effective: cred.Uid, pidfd: pidfd}
+	p := &peer{PID: int(cred.Pid), effective: cred.Uid, pidfd: pidfd}
 	if err := p.read(); err != nil {
 		p.close()
 		return nil, err
@@ -66,18 +65,28 @@ func peerOfSocket(fd int) (*peer, error) {
 	return p, nil
 }
 
-// read takes real uid and start time from /proc, and makes sure that they are of the process the pidfd holds.
+// read asks for the real uid: through the pidfd on Linux 6.13 and later, else from /proc, with a look at the pidfd after it.
 func (p *peer) read() error {
+	info := unix.PidfdInfo{Mask: unix.PIDFD_INFO_CREDS}
+	if err := unix.IoctlPidfdInfo(p.pidfd, &info); err == nil && info.Mask&unix.PIDFD_INFO_CREDS != 0 {
+		p.real = info.Ruid
+		return nil
+	}
 	real, err := realUID(p.PID)
 	if err != nil {
 		return err
 	}
+	p.real = real
+	return p.alive()
+}
+
+// process returns the process with its start time, by which it is known again over an agent's restart.
+func (p *peer) process() (process, error) {
 	start, err := startTime(p.PID)
 	if err != nil {
-		return err
+		return process{}, err
 	}
-	p.real, p.Start = real, start
-	return p.alive()
+	return process{p.PID, start}, p.alive()
 }
 
 // alive reports whether the process that connected is still that pid: while the pidfd's process lives, its number is not

@@ -73,7 +73,7 @@ func TestRecovery(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if err := a.sessions.keep(opened); err != nil {
+			if err := a.sessions.keep(opened, opened.Process.Start); err != nil {
 				t.Fatal(err)
 			}
 			if err := a.Close(); err != nil {

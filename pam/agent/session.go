@@ -29,7 +29,8 @@ type session struct {
 	Account statement.Account `json:"account"` // logged in as, or run as
 	Opened  statement.Time    `json:"opened"`
 
-	closed bool // PAM said so; what it left in the background may still live
+	closed bool  // PAM said so; what it left in the background may still live
+	seat   *seat // until keep
 }
 
 func (s session) name() string { return "s-" + strconv.FormatUint(s.N, 10) }
@@ -42,7 +43,13 @@ type sessions struct {
 	all map[uint64]session
 	top uint64 // the highest number ever given
 
-	ready map[broker.Stem]uint64 // numbers whose cgroup is made, one for each unit
+	ready map[broker.Stem]prepared // for the next session, one in each unit
+}
+
+// prepared is a number with its cgroup.
+type prepared struct {
+	n    uint64
+	seat *seat
 }
 
 func loadSessions(dir string, log *slog.Logger) (*sessions, error) {
@@ -53,7 +60,7 @@ func loadSessions(dir string, log *slog.Logger) (*sessions, error) {
 	if err != nil {
 		return nil, fmt.Errorf("sessions: %w", err)
 	}
-	r := &sessions{dir: dir, all: map[uint64]session{}, ready: map[broker.Stem]uint64{}}
+	r := &sessions{dir: dir, all: map[uint64]session{}, ready: map[broker.Stem]prepared{}}
 	for _, e := range entries {
 		if strings.HasPrefix(e.Name(), tempPrefix) {
 			continue // the write of a session that never opened
@@ -87,30 +94,52 @@ func readSession(path string) (session, error) {
 // open gives the session a number and moves its process into its own cgroup below the unit's place. The session is
 // known when open returns; keep, which the caller owes it at once but not before it answers, does the rest.
 func (r *sessions) open(s session, unit Place) (session, error) {
-	r.mu.Lock()
-	s.N = r.ready[s.Stem]
-	delete(r.ready, s.Stem)
-	if s.N == 0 {
-		s.N = r.next()
+	n, seat, err := r.seat(s.Stem, unit)
+	if err != nil {
+		return s, err
 	}
-	r.mu.Unlock()
-	if err := unit.sub(s.name()).put(s.Process.PID); err != nil {
+	s.N = n
+	if err := seat.take(s.Process.PID); err != nil {
+		seat.close()
 		return s, err
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.all[s.N] = s // only now: an empty cgroup of a known session is swept away
+	s.seat = seat
+	r.all[n] = s // only now: an empty cgroup of a known session is swept away
 	return s, nil
 }
 
-// next is a number nobody had. The caller holds mu.
-func (r *sessions) next() uint64 {
+// seat returns the prepared seat in a grant's unit, or makes one.
+func (r *sessions) seat(stem broker.Stem, unit Place) (uint64, *seat, error) {
+	r.mu.Lock()
+	ready, prepared := r.ready[stem]
+	delete(r.ready, stem)
+	if prepared {
+		r.mu.Unlock()
+		return ready.n, ready.seat, nil
+	}
 	r.top++
-	return r.top
+	n := r.top
+	r.mu.Unlock()
+	seat, err := unit.sub(session{N: n}.name()).seat()
+	return n, seat, err
 }
 
-// keep records an open session for an agent that comes after this one.
-func (r *sessions) keep(s session) error {
+// keep records an open session for an agent that comes after this one. start is when its process began, 0 when it is
+// gone already.
+func (r *sessions) keep(s session, start uint64) error {
+	s.seat.close()
+	r.mu.Lock()
+	s, known := r.all[s.N]
+	if known {
+		s.Process.Start, s.seat = start, nil
+		r.all[s.N] = s
+	}
+	r.mu.Unlock()
+	if !known {
+		return nil
+	}
 	data, err := json.Marshal(s)
 	if err != nil {
 		return err
@@ -118,20 +147,15 @@ func (r *sessions) keep(s session) error {
 	return writeRun(filepath.Join(r.dir, s.name()+".json"), data)
 }
 
-// prepare makes the cgroup of the next session in a grant's unit, so that opening it need not.
+// prepare makes and opens the cgroup of the next session in a grant's unit, so that its start need not.
 func (r *sessions) prepare(stem broker.Stem, unit Place) error {
-	r.mu.Lock()
-	n := r.ready[stem]
-	if n == 0 {
-		n = r.next()
-	}
-	r.mu.Unlock()
-	if err := unit.sub(session{N: n}.name()).make(); err != nil {
+	n, seat, err := r.seat(stem, unit)
+	if err != nil {
 		return err
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.ready[stem] = n
+	r.ready[stem] = prepared{n, seat}
 	return nil
 }
 
@@ -139,6 +163,9 @@ func (r *sessions) prepare(stem broker.Stem, unit Place) error {
 func (r *sessions) forget(stem broker.Stem) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	if ready, found := r.ready[stem]; found {
+		ready.seat.close()
+	}
 	delete(r.ready, stem)
 }
 

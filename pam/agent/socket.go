@@ -98,9 +98,9 @@ func (a *Agent) listen(ctx context.Context, l *net.UnixListener, may func(wire.Q
 // converse takes one question and gives one answer; without an answer the other side refuses.
 func (a *Agent) converse(ctx context.Context, conn *net.UnixConn, may func(wire.Question, *peer) error) error {
 	defer conn.Close()
-	ctx, cancel := context.WithTimeout(ctx, exchange)
-	defer cancel()
-	defer context.AfterFunc(ctx, func() { _ = conn.Close() })() // the deadline of everything below
+	if err := conn.SetDeadline(time.Now().Add(exchange)); err != nil { // a timer of the kernel's, not a window: real time
+		return err
+	}
 	p, err := peerOf(conn)
 	if err != nil {
 		return err

@@ -19,23 +19,27 @@ const (
 	warmFor   = 2 * time.Second
 )
 
+// knocked says that a start is likely. It wakes nobody who is awake.
+func (a *Agent) knocked() {
+	until := int64(a.Clock.Boot() + warmFor)
+	if a.warmUntil.Swap(until) < int64(a.Clock.Boot()) {
+		poke(a.knock)
+	}
+}
+
 // keepWarm runs until ctx ends. What it does changes nothing, so nothing it fails at matters.
 func (a *Agent) keepWarm(ctx context.Context) {
 	for ctx.Err() == nil {
-		select {
-		case <-ctx.Done():
-			return
-		case <-a.knock:
-		}
-		for until := a.Clock.Boot() + warmFor; a.Clock.Boot() < until; {
+		for int64(a.Clock.Boot()) < a.warmUntil.Load() && ctx.Err() == nil {
 			_ = os.WriteFile(a.OwnProcs, []byte("0"), 0)
 			select {
 			case <-ctx.Done():
-				return
-			case <-a.knock:
-				until = a.Clock.Boot() + warmFor
 			case <-a.Clock.After(warmEvery):
 			}
+		}
+		select {
+		case <-ctx.Done():
+		case <-a.knock:
 		}
 	}
 }
