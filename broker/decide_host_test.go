@@ -36,7 +36,7 @@ func TestACertificateStatementIsRefused(t *testing.T) {
 				sc.must(sc.certifies("alice", p, "alice desk"))
 			}
 			return sc.certifies("alice", p, "alice desk")
-		}, Denied, "32 certificates", true},
+		}, Denied, "at most 32", true},
 	}
 	for name, c := range cases {
 		t.Run(name, c.run)

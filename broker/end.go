@@ -7,7 +7,7 @@ import (
 	"pim-ssh/broker/statement"
 )
 
-// maxCertificates is how many certificate statements one grant takes.
+// maxCertificates is how many certificate statements one dossier may hold.
 const maxCertificates = 32
 
 // endAccess decides who may take access away: the asker a pending request, the holder a grant, others by mayRevoke.
@@ -55,9 +55,6 @@ func (t *turn) issueCertificate(c statement.Certificate, p statement.Proof) erro
 	r, err := t.liveGrant(GrantID(c.Grant))
 	if err != nil {
 		return err
-	}
-	if len(r.Dossier.Certificates) >= maxCertificates {
-		return Refuse(Denied, "pim-ssh return "+c.Grant, "%s has %d certificates already", c.Grant, maxCertificates)
 	}
 	d := r.Dossier
 	d.Certificates = append(slices.Clip(d.Certificates), p)

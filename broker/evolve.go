@@ -58,7 +58,9 @@ func (s *State) applyGrant(e Event) {
 		s.settle(e.Grant.Stem.Request(), StateApproved, "")
 		s.change(e.Grant.Stem, func(r *Request) { r.Grant = &e.Grant })
 		if first, ok := s.seen[e.By]; ok {
-			first.Outcome.Grant = e.Grant.ID
+			opened := *first
+			opened.Outcome.Grant = e.Grant.ID
+			s.keep(&opened)
 		}
 	case *GrantReturned:
 		s.end(e.Grant, EndedByReturn, e.Person)
@@ -79,9 +81,15 @@ func (s *State) change(stem Stem, with func(*Request)) {
 	}
 	r := *old
 	with(&r)
-	s.requests[stem] = &r
+	s.hold(&r)
+}
+
+// hold puts a request, complete and from now on unchanged, in its place.
+func (s *State) hold(r *Request) {
+	r.sum = hashOf(r)
+	s.requests[r.ID.Stem()] = r
 	if r.ClosedAt == 0 {
-		s.open[stem] = r.due()
+		s.open[r.ID.Stem()] = r.due()
 	}
 }
 
@@ -148,23 +156,21 @@ func (s *State) refresh(r *Request) {
 }
 
 func (s *State) file(e *RequestFiled) {
-	r := &Request{ID: e.Request, Index: e.Index, FiledAt: e.At, State: StatePending, Dossier: Dossier{Request: e.Proof}}
-	s.requests[e.Request.Stem()] = r
-	s.list(r)
+	s.list(&Request{ID: e.Request, Index: e.Index, FiledAt: e.At, State: StatePending, Dossier: Dossier{Request: e.Proof}})
 }
 
-// list derives what is not encoded from a request that is.
+// list takes a request in, and derives from it what is not encoded.
 func (s *State) list(r *Request) {
 	r.Body = bodyOf[statement.Request](r.Dossier.Request)
 	r.decided = nil
 	for _, p := range r.Dossier.Decisions {
 		r.decided = append(r.decided, bodyOf[statement.Decision](p).Person)
 	}
+	s.hold(r)
 	if r.ClosedAt != 0 {
 		s.sweepAt = min(s.sweepAt, r.dropAt())
 		return
 	}
-	s.open[r.ID.Stem()] = r.due()
 	if r.State == StatePending {
 		s.wishes[wishOf(r.Body)] = r.ID.Stem()
 	}
@@ -185,18 +191,18 @@ func (s *State) adopt(e *PolicyAdopted) {
 }
 
 func (s *State) enrol(e *HostEnrolled) {
-	h := &Enrolled{Name: e.Host, Index: e.Index, At: e.At, Enrolment: e.Proof}
-	s.hosts[e.Host] = h
-	s.register(h)
+	s.register(&Enrolled{Name: e.Host, Index: e.Index, At: e.At, Enrolment: e.Proof})
 }
 
-// register derives what is not encoded from a host that is.
+// register takes a host in, and derives from it what is not encoded.
 func (s *State) register(h *Enrolled) {
 	enrolment := bodyOf[statement.Enrolment](h.Enrolment)
 	token := bodyOf[statement.HostToken](enrolment.Token)
 	h.Labels, h.Addresses, h.Token = token.Labels, token.Addresses, enrolment.Token.Hash()
 	h.Identity, h.HostKeys, h.MachineID = enrolment.Identity, enrolment.HostKeys, enrolment.MachineID
 	s.tokens[h.Token], s.identities[h.Identity] = h.Name, h.Name
+	h.sum = hashOf(h)
+	s.hosts[h.Name] = h
 }
 
 func (s *State) report(e *HostReported) {
@@ -207,6 +213,7 @@ func (s *State) report(e *HostReported) {
 	h := *old
 	h.Sequence = bodyOf[statement.Report](e.Proof).Sequence
 	h.Reported, h.Last, h.SeenAt = e.Index, e.Proof.Hash(), e.At
+	h.sum = hashOf(h)
 	s.hosts[e.Host] = &h
 }
 
@@ -220,7 +227,13 @@ func (s *State) remember(hash statement.Hash, e Event) {
 	if r, ok := e.(*StatementRefused); ok {
 		first.Refused = &refused{Kind: r.Error, Msg: r.Why, Hint: r.Hint}
 	}
-	s.seen[hash] = first
+	s.keep(first)
+}
+
+// keep puts a first outcome, complete and from now on unchanged, in its place.
+func (s *State) keep(first *seen) {
+	first.sum = hashOf(first)
+	s.seen[first.Hash] = first
 	s.sweepAt = min(s.sweepAt, first.dropAt())
 }
 

@@ -11,16 +11,19 @@ type Enrolled struct {
 	Index     uint64             `json:"index"` // of its HostEnrolled
 	At        statement.Time     `json:"at"`
 	Enrolment statement.Proof    `json:"enrolment"`
-	Sequence  uint64             `json:"sequence"` // of the last report
-	Reported  uint64             `json:"reported"` // index of the last report
-	Last      statement.Hash     `json:"last"`     // of the last report
-	SeenAt    statement.Time     `json:"seen_at"`  // of the last report, in State.Now
-	Labels    map[string]string  `json:"-"`        // from the token, as everything below
-	Addresses []string           `json:"-"`        //
-	Token     statement.Hash     `json:"-"`        //
-	Identity  statement.Key      `json:"-"`        // from the enrolment, as everything below
-	HostKeys  []statement.Key    `json:"-"`        //
-	MachineID statement.Hash     `json:"-"`        //
+	Sequence  uint64             `json:"sequence"` // of the last report, as Reported, Last and SeenAt
+	Reported  uint64             `json:"reported"` // its event's index
+	Last      statement.Hash     `json:"last"`     // its payload's hash
+	SeenAt    statement.Time     `json:"seen_at"`  // its event's time
+
+	Labels    map[string]string `json:"-"` // what the token says
+	Addresses []string          `json:"-"` // what the token says
+	Token     statement.Hash    `json:"-"` // the token's payload's hash
+	Identity  statement.Key     `json:"-"` // what the enrolment says
+	HostKeys  []statement.Key   `json:"-"` // what the enrolment says
+	MachineID statement.Hash    `json:"-"` // what the enrolment says
+
+	sum statement.Hash // of the encoding
 }
 
 // enrolHost decides whether a machine may join. Open has already held the token to this host and deployment, and the

@@ -65,8 +65,14 @@ func weigh(c policy.Chain, d Dossier) (weighed, error) {
 	return weighAsked(c, a, d.Decisions)
 }
 
+// maxDecisions is how many decisions one dossier may hold: judging it takes a bounded time, whoever made it.
+const maxDecisions = 1000
+
 // weighAsked is weigh for a request that was opened and not ended.
 func weighAsked(c policy.Chain, a asked, decisions []statement.Proof) (weighed, error) {
+	if len(decisions) > maxDecisions {
+		return weighed{}, Refuse(Invalid, "", "%s has %d decisions: at most %d", a.stem().Request(), len(decisions), maxDecisions)
+	}
 	role, err := standing(c.Current(), a)
 	if err != nil {
 		return weighed{}, err
@@ -188,6 +194,9 @@ func (w weighed) grant(c policy.Chain, certificates []statement.Proof) (Grant, e
 		Hosts: w.hosts, From: from, Until: until, Keys: slices.Clone(w.asked.Keys),
 		Accounts: w.role.Accounts, Sudo: w.role.Sudo, Offline: w.role.Offline, Reach: w.role.Hosts,
 		Newest: max(w.asked.Created, w.newest), Expires: doc.Expires,
+	}
+	if len(certificates) > maxCertificates {
+		return Grant{}, Refuse(Denied, "pim-ssh return "+string(g.ID), "%s has %d certificates: at most %d", g.ID, len(certificates), maxCertificates)
 	}
 	for _, p := range certificates {
 		if err := g.addKey(c, p); err != nil {

@@ -32,6 +32,7 @@ type Request struct {
 
 	Body    statement.Request  `json:"-"` // what Dossier.Request says
 	decided []statement.Person // who filed a decision, in that order
+	sum     statement.Hash     // of the encoding
 }
 
 // Issued is one certificate that may be signed: Serial is the index of the event that says so.

@@ -30,9 +30,35 @@ type snapshot struct {
 	Seen     []*seen           `json:"seen"`
 }
 
-// Digest returns the sha256 of EncodeState: equal states, equal digests, on every broker.
+// Digest returns one hash of the state: equal states, equal digests, on every broker. It costs a few milliseconds at ten
+// thousand hosts, because every record carries its own hash; the newest policy's hash stands for the chain it follows.
 func (s *State) Digest() statement.Hash {
-	data, err := EncodeState(s)
+	var requests, hosts, firsts []statement.Hash
+	for _, r := range s.requests {
+		requests = append(requests, r.sum)
+	}
+	for _, h := range s.hosts {
+		hosts = append(hosts, h.sum)
+	}
+	for _, first := range s.seen {
+		firsts = append(firsts, first.sum)
+	}
+	return hashOf([]any{StateVersion, s.index, s.now, s.chain.Ref(), s.adopted, s.forked, hashSet(requests), hashSet(hosts), hashSet(firsts)})
+}
+
+// hashSet returns one hash of a set of hashes.
+func hashSet(set []statement.Hash) statement.Hash {
+	slices.SortFunc(set, func(a, b statement.Hash) int { return bytes.Compare(a[:], b[:]) })
+	all := make([]byte, 0, len(set)*len(statement.Hash{}))
+	for _, h := range set {
+		all = append(all, h[:]...)
+	}
+	return statement.HashOf(all)
+}
+
+// hashOf returns the hash of a value's one encoding.
+func hashOf(value any) statement.Hash {
+	data, err := json.Marshal(value, json.Deterministic(true))
 	if err != nil {
 		return statement.Hash{} // no event that parses leads here
 	}
@@ -105,16 +131,13 @@ func (form snapshot) state() (*State, error) {
 		if r.ID != r.Dossier.Stem().Request() {
 			return nil, fmt.Errorf("state: request %s is not what its bytes say", r.ID)
 		}
-		s.requests[r.ID.Stem()] = r
 		s.list(r)
 	}
 	for _, h := range form.Hosts {
-		s.hosts[h.Name] = h
 		s.register(h)
 	}
 	for _, first := range form.Seen {
-		s.seen[first.Hash] = first
-		s.sweepAt = min(s.sweepAt, first.dropAt())
+		s.keep(first)
 	}
 	return s, nil
 }

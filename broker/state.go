@@ -38,6 +38,8 @@ type seen struct {
 	At      statement.Time `json:"at"`
 	Outcome Outcome        `json:"outcome"`
 	Refused *refused       `json:"refused"`
+
+	sum statement.Hash // of the encoding
 }
 
 type refused struct {
@@ -64,6 +66,17 @@ func (s *State) Index() uint64 { return s.index }
 
 // Now returns the time of the latest event. It never goes back.
 func (s *State) Now() statement.Time { return s.now }
+
+// Due reports whether time alone has ended a request or a grant that the log does not yet say is over: a Tick would
+// record it.
+func (s *State) Due(now statement.Time) bool {
+	for _, at := range s.open {
+		if now >= at {
+			return true
+		}
+	}
+	return false
+}
 
 // Chain returns the policy chain.
 func (s *State) Chain() policy.Chain { return s.chain }

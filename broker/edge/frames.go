@@ -2,6 +2,7 @@ package edge
 
 import (
 	"slices"
+	"sync"
 
 	"pim-ssh/broker"
 	"pim-ssh/broker/api"
@@ -12,6 +13,7 @@ import (
 type hostReader struct {
 	identity statement.Key
 	now      func() statement.Time
+	seen     *sightings
 	host     statement.HostName
 }
 
@@ -23,7 +25,29 @@ func (h *hostReader) permit(state *broker.State) error {
 		return broker.Refuse(broker.Denied, "pim-hostd enrol TOKENFILE", "no enrolled host has the key %s", h.identity.Fingerprint())
 	}
 	h.host = enrolled.Name
+	h.seen.note(h.host, h.now())
 	return nil
+}
+
+// sightings are when this broker last served each host's stream.
+type sightings struct {
+	mu sync.Mutex
+	at map[statement.HostName]statement.Time
+}
+
+func (s *sightings) note(host statement.HostName, now statement.Time) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.at == nil {
+		s.at = map[statement.HostName]statement.Time{}
+	}
+	s.at[host] = now
+}
+
+func (s *sightings) of(host statement.HostName) statement.Time {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.at[host]
 }
 
 // opening is the whole policy chain and every dossier of this host whose window is not over, ended ones included: a host

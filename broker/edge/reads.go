@@ -112,11 +112,12 @@ func roles(a asking) (any, error) {
 	return answer, nil
 }
 
-func hosts(a asking) (any, error) {
+// hosts lists the enrolled hosts. Last seen is the later of the last report in the log and what this broker saw itself.
+func (s *Server) hosts(a asking) (any, error) {
 	answer := api.Hosts{}
 	for _, host := range a.state.Hosts() {
 		answer.Hosts = append(answer.Hosts, api.HostView{
-			Name: host.Name, Labels: host.Labels, Addresses: host.Addresses, Enrolment: host.Enrolment, EnrolledAt: host.At, LastSeen: host.SeenAt,
+			Name: host.Name, Labels: host.Labels, Addresses: host.Addresses, Enrolment: host.Enrolment, EnrolledAt: host.At, LastSeen: max(host.SeenAt, s.seen.of(host.Name)),
 		})
 	}
 	return answer, nil

@@ -64,6 +64,8 @@ type Server struct {
 	rubbish  atomic.Uint64
 	watchers watchers
 	recent   recent
+	pace     pace
+	seen     sightings
 	patience time.Duration // how long a watcher may take for one frame
 	stopping chan struct{} // closed when Serve ends: streams end too
 }
@@ -98,7 +100,7 @@ func (s *Server) handlers() map[api.RouteName]handler {
 		api.RouteGrants:     s.read(grants),
 		api.RouteGrant:      s.grant,
 		api.RouteInbox:      s.read(inbox),
-		api.RouteHosts:      s.read(hosts),
+		api.RouteHosts:      s.read(s.hosts),
 		api.RouteWatch:      s.watch,
 		api.RouteHealth:     s.health,
 	}

@@ -31,7 +31,7 @@ func (s *Server) statements(_ http.ResponseWriter, r *http.Request) (any, error)
 		s.rubbish.Add(1)
 		return nil, err
 	}
-	outcome, err := s.cluster.Propose(r.Context(), command)
+	outcome, err := s.propose(r.Context(), proof, command)
 	if err != nil {
 		return nil, err
 	}
@@ -40,6 +40,44 @@ func (s *Server) statements(_ http.ResponseWriter, r *http.Request) (any, error)
 		answer.Grant = &outcome.Grant
 	}
 	return answer, nil
+}
+
+// propose has the cluster decide, within the share of the key that signed. What leaves nothing in the log (a repetition,
+// a stranger) costs nothing: sending somebody else's statement again takes nothing from them.
+func (s *Server) propose(ctx context.Context, proof statement.Proof, command broker.Command) (broker.Outcome, error) {
+	key, err := signer(proof, command)
+	if err != nil {
+		s.rubbish.Add(1)
+		return broker.Outcome{}, broker.Refuse(broker.Invalid, "let pim-ssh sign it", "%w", err)
+	}
+	var before uint64
+	if err := s.cluster.View(ctx, func(state *broker.State) { before = state.Index() }); err != nil {
+		return broker.Outcome{}, err
+	}
+	if err := s.pace.take(key, s.now()); err != nil {
+		return broker.Outcome{}, err
+	}
+	outcome, err := s.cluster.Propose(ctx, command)
+	if outcome.Index < before {
+		s.pace.give(key)
+	}
+	return outcome, err
+}
+
+// signer is the key that made a proof's first signature, which holds.
+func signer(proof statement.Proof, command broker.Command) (statement.Key, error) {
+	if command.Kind == broker.AdoptPolicy {
+		signers, err := statement.OpenPayload(statement.KindPolicy, proof)
+		if err != nil {
+			return "", err
+		}
+		return signers[0].Key, nil
+	}
+	opened, err := statement.Open(proof)
+	if err != nil {
+		return "", err
+	}
+	return opened.Signers[0].Key, nil
 }
 
 // takeSlot waits for one of the slots that bound how many statements are in hand.

@@ -123,7 +123,7 @@ func (s *Server) watch(w http.ResponseWriter, r *http.Request) (any, error) {
 // watcher authenticates: a proof in the headers is a person's, else the TLS key is a host's.
 func (s *Server) watcher(r *http.Request) (reader, error) {
 	if key, shown := hostKey(r); shown && r.Header.Get(api.HeaderProof) == "" {
-		return &hostReader{identity: key, now: s.now}, nil
+		return &hostReader{identity: key, now: s.now, seen: &s.seen}, nil
 	}
 	shown, err := s.evidence(r)
 	if err != nil {

@@ -1,0 +1,59 @@
+package edge
+
+import (
+	"fmt"
+	"testing"
+
+	"pim-ssh/broker"
+	"pim-ssh/broker/statement"
+	"pim-ssh/packaging/lab/forger"
+)
+
+func TestOneKeyFilesOnlySoMuch(t *testing.T) {
+	s := newStage(t, nil, nil)
+	mallory, alice := s.key(s.world.People["mallory"]), s.key(s.world.People["alice"])
+	var p pace
+	now := forger.Now()
+	for i := range paceBurst {
+		if err := p.take(mallory, now); err != nil {
+			t.Fatalf("statement %d: %v", i, err)
+		}
+	}
+	if err := p.take(mallory, now); broker.KindOf(err) != broker.Unavailable {
+		t.Errorf("one more: %v", err)
+	}
+	if err := p.take(alice, now); err != nil {
+		t.Errorf("another key: %v", err)
+	}
+	for i := range paceRefill {
+		if err := p.take(mallory, now+1); err != nil {
+			t.Errorf("a second later, statement %d: %v", i, err)
+		}
+	}
+	if p.take(mallory, now+1) == nil || p.take(mallory, now-5) == nil {
+		t.Error("more than the second's share")
+	}
+	for i := range 3 * paceKeys {
+		p.take(statement.Key(fmt.Sprint(i)), now)
+	}
+	if len(p.left) > paceKeys {
+		t.Errorf("%d keys are remembered", len(p.left))
+	}
+
+	ask := s.world.Ask("alice", "web-deploy", "web1", 60, forger.Key(t), nil)
+	s.submit(ask)
+	left := s.server.pace.left[alice].left
+	for range 20 {
+		s.submit(ask)
+	}
+	if got := s.server.pace.left[alice].left; got < left {
+		t.Errorf("repetitions took %d of alice's share", left-got)
+	}
+
+	s.server.pace.left = map[statement.Key]share{mallory: {0, forger.Now() + 60}}
+	before := s.index()
+	s.refused(s.world.Ask("mallory", "root", "db1", 60, forger.Key(t), nil), broker.Unavailable)
+	if s.index() != before {
+		t.Error("it was filed")
+	}
+}
