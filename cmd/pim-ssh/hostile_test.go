@@ -35,6 +35,7 @@ type owned struct {
 	hosts    []statement.Proof
 	submit   func(statement.Proof) (any, int)
 	decides  []statement.Person // approve whatever is filed
+	seen     chan<- http.Header // of reads of hosts; nil: nobody looks
 }
 
 // startOwned starts the server under the broker's identity, or under another key.
@@ -66,6 +67,9 @@ func (o *owned) routes() http.Handler {
 		answer(w, api.Policies{Policies: o.policies(after)}, 200)
 	})
 	mux.HandleFunc("GET /v1/hosts", func(w http.ResponseWriter, r *http.Request) {
+		if o.seen != nil {
+			o.seen <- r.Header
+		}
 		var views []api.HostView
 		for _, proof := range o.hosts {
 			views = append(views, api.HostView{Name: "db1", Enrolment: proof})

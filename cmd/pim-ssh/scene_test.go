@@ -234,13 +234,18 @@ func (s *scene) seat(person statement.Person) *seat {
 	s.t.Helper()
 	desk := newSeat(s.t, s.t.TempDir())
 	desk.env["SSH_AUTH_SOCK"] = startSSHAgent(s.t, s.keys[person])
+	s.join(desk, person)
+	return desk
+}
+
+func (s *scene) join(desk *seat, person statement.Person) {
+	s.t.Helper()
 	chain, err := formatChainFile(s.chain.Proofs())
 	s.must(err)
 	s.must(os.WriteFile(filepath.Join(desk.dir, "chain"), chain, 0o600))
 	if out, talk, code := desk.run("join", filepath.Join(desk.dir, "chain"), "--person", string(person)); code != 0 {
 		s.t.Fatalf("join: exit %d\n%s%s", code, out, talk)
 	}
-	return desk
 }
 
 func newSeat(t testing.TB, dir string) *seat {
