@@ -20,6 +20,7 @@ import (
 const (
 	firstPause = 250 * time.Millisecond
 	lastPause  = 10 * time.Second
+	quiet      = 5 * time.Minute // the same reason is said again after this
 )
 
 // maxSkew is how far a broker's clock may be from ours for its beat to count as a fresh word.
@@ -30,6 +31,8 @@ const maxSkew = broker.MaxAhead
 func (a *Agent) follow(ctx context.Context) {
 	pause := firstPause
 	var after *uint64
+	var said string
+	var sayAgain time.Duration
 	for ctx.Err() == nil {
 		started := a.Clock.Boot()
 		err := a.followOnce(ctx, &after)
@@ -39,7 +42,10 @@ func (a *Agent) follow(ctx context.Context) {
 		if a.Clock.Boot()-started > lastPause {
 			pause = firstPause
 		}
-		a.Log.Warn("not following a broker", "error", err, "cause", causeOf(err), "again", pause)
+		if why := fmt.Sprint(err, causeOf(err)); why != said || a.Clock.Boot() > sayAgain {
+			a.Log.Warn("not following a broker", "error", err, "cause", causeOf(err))
+			said, sayAgain = why, a.Clock.Boot()+quiet
+		}
 		select {
 		case <-ctx.Done():
 		case <-a.Clock.After(pause/2 + rand.N(pause)):

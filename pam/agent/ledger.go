@@ -92,7 +92,8 @@ type ledger struct {
 	ended   map[statement.Hash]Tombstone // by request: also of requests whose dossier never came
 	heard   heard
 	floor   statement.Time
-	halt    error // why nothing may start at all
+	halt    error // why nothing may start at all: what the spool lacks
+	unfit   error // the same: what this machine's tools lack
 }
 
 func newLedger(c contents, h heard) *ledger {
@@ -136,7 +137,7 @@ type snapshot struct {
 func (l *ledger) snapshot(now statement.Time) snapshot {
 	l.mu.RLock()
 	defer l.mu.RUnlock()
-	return snapshot{now, l.host, l.chain, l.heard, l.floor, l.halt}
+	return snapshot{now, l.host, l.chain, l.heard, l.floor, errors.Join(l.unfit, l.halt)}
 }
 
 // view is one grant as an answer sees it: proved, with nothing said yet about whether it may start something.

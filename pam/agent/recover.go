@@ -24,7 +24,11 @@ func (a *Agent) recover(ctx context.Context) error {
 		return err
 	}
 	a.identity, a.token = c.enrolment.Identity, c.enrolment
+	a.prune(c)
 	a.ledger = newLedger(c, heardAt(c.heard, a.Clock))
+	if a.ledger.unfit = a.Tools.fit(ctx); a.ledger.unfit != nil {
+		a.Log.Error("granting has stopped on this host", "why", a.ledger.unfit)
+	}
 	if a.sessions, err = loadSessions(filepath.Join(a.RunDir, sessionsDir), a.Log); err != nil {
 		return err
 	}
@@ -47,6 +51,23 @@ func (a *Agent) recover(ctx context.Context) error {
 		errs = append(errs, a.adopt(ctx, stem))
 	}
 	return errors.Join(errs...)
+}
+
+// kept is how long the dossier of an ended grant stays on disk; its tombstone stays for good.
+const kept = 30 * statement.Day
+
+// prune drops dossiers of grants that were over long ago.
+func (a *Agent) prune(c contents) {
+	for stem, d := range c.dossiers {
+		t, dead := c.tombstones[d.Request.Hash()]
+		if !dead || t.At == 0 || a.Clock.now() < t.At.Add(kept) {
+			continue
+		}
+		delete(c.dossiers, stem)
+		if err := a.Spool.dropDossier(stem); err != nil {
+			a.Log.Error("old dossier not dropped", "grant", stem.Grant(), "error", err)
+		}
+	}
 }
 
 // left lists every grant that something on this machine stands for.

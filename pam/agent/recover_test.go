@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"pim-ssh/broker"
+	"pim-ssh/broker/statement"
 	"pim-ssh/packaging/lab/forger"
 )
 
@@ -204,4 +205,31 @@ func TestAReloadNeverForgetsAnEndAndNeverWalksBack(t *testing.T) {
 	}
 	s.read()
 	m.wantStands(stem, false)
+}
+
+func TestDossiersOfGrantsLongOverAreDropped(t *testing.T) {
+	w := forger.New(t, nil)
+	m := newMachine(t, w)
+	for sentence, c := range map[string]struct {
+		ago  statement.Seconds
+		kept bool
+	}{"last week": {7 * statement.Day, true}, "last year": {365 * statement.Day, false}} {
+		t.Run(sentence, func(t *testing.T) {
+			d := db("alice", "db1")(w)
+			stem := m.feed(d)
+			if err := m.spool().putTombstone(d.Request.Hash(), Tombstone{How: "revoke", At: forger.Now().Add(-c.ago)}); err != nil {
+				t.Fatal(err)
+			}
+			if err := m.start().Close(); err != nil {
+				t.Fatal(err)
+			}
+			found := load(t, m.spool())
+			if _, there := found.dossiers[stem]; there != c.kept {
+				t.Errorf("kept %v", there)
+			}
+			if _, dead := found.tombstones[d.Request.Hash()]; !dead {
+				t.Error("its tombstone went too")
+			}
+		})
+	}
 }
