@@ -141,7 +141,7 @@ func wire(log *slog.Logger) (agent.Config, error) {
 		Random: random, Log: log,
 		Units: agent.Systemd{Trees: trees, Monotonic: clockOf(unix.CLOCK_MONOTONIC), Pause: "/usr/bin/sleep", Systemctl: "/usr/bin/systemctl",
 			Rm: "/usr/bin/rm"},
-		Tools:    agent.Tools{Sudo: "/usr/bin/sudo", Visudo: "/usr/sbin/visudo", Cvtsudoers: "/usr/bin/cvtsudoers"},
+		Tools:    agent.Tools{Visudo: "/usr/sbin/visudo", Cvtsudoers: "/usr/bin/cvtsudoers"},
 		OwnProcs: ownProcs, Lookup: users.lookup, Helper: helper, Exempt: exempt, Broker: config.Broker,
 		InStep: enforceAgain, Beat: func() { notify(log, daemon.SdNotifyWatchdog) },
 	}, nil

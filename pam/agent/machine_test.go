@@ -33,7 +33,7 @@ type machine struct {
 	units  *cgroupUnits
 	bootID string
 	log    *journalLines
-	sudo   string // another program in sudo's place
+	visudo string // another program in its place
 	dial   string // the broker; nobody when empty
 }
 
@@ -71,7 +71,7 @@ func (m *machine) config() Config {
 	return Config{
 		Spool: m.spool(), RunDir: filepath.Join(m.dir, "run"), Enforcing: filepath.Join(m.dir, "enforcing"), MachineID: HashMachineID("m1"),
 		BootID: m.bootID, Clock: m.clock.clock(), Random: rand.Reader, Log: m.log.logger(), Units: m.units,
-		Tools:    Tools{Sudo: cmp.Or(m.sudo, "/usr/bin/sudo"), Visudo: "/usr/sbin/visudo", Cvtsudoers: "/usr/bin/cvtsudoers"},
+		Tools:    Tools{Visudo: cmp.Or(m.visudo, "/usr/sbin/visudo"), Cvtsudoers: "/usr/bin/cvtsudoers"},
 		OwnProcs: m.ownProcs(), Lookup: lookupTest, Helper: helperUID, Exempt: []statement.Account{"backup"}, Broker: cmp.Or(m.dial, "127.0.0.1:1"), HostKeys: []statement.Key{hostKeyForTests},
 	}
 }

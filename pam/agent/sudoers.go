@@ -143,9 +143,8 @@ func (c cvtCommand) rule(user string) (sudoRule, error) {
 	return r, nil
 }
 
-// Tools are sudo and the programs that read sudoers: paths from the machine.
+// Tools are the programs that read sudoers: paths from the machine.
 type Tools struct {
-	Sudo       string // /usr/bin/sudo
 	Visudo     string // /usr/sbin/visudo
 	Cvtsudoers string // /usr/bin/cvtsudoers
 }
