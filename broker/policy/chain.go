@@ -175,6 +175,11 @@ func (c Chain) At(revision uint64) (*Document, bool) {
 	return c.links[revision-1].doc, true
 }
 
+// Until returns the chain as it was when revision was the newest; all of it when there is no later one, the zero Chain for 0.
+func (c Chain) Until(revision uint64) Chain {
+	return Chain{c.links[:min(revision, uint64(len(c.links)))]}
+}
+
 // Proofs returns the signed bytes of every revision, the first one first: what rebuilds the chain elsewhere.
 func (c Chain) Proofs() []statement.Proof {
 	proofs := make([]statement.Proof, len(c.links))

@@ -104,7 +104,7 @@ func (c *contact) collect(ctx context.Context, r reading, view api.GrantView) (*
 	if private == nil {
 		return c.collectNewKey(ctx, r)
 	}
-	return c.collectWith(*r.grant, view, private)
+	return c.collectWith(ctx, *r.grant, view, private)
 }
 
 // usable reports why the person cannot use the grant, now or once it starts.
@@ -120,7 +120,7 @@ func (c *contact) usable(r reading) error {
 	}
 }
 
-func (c *contact) collectWith(grant broker.Grant, view api.GrantView, private ed25519.PrivateKey) (*ssh.Certificate, string, error) {
+func (c *contact) collectWith(ctx context.Context, grant broker.Grant, view api.GrantView, private ed25519.PrivateKey) (*ssh.Certificate, string, error) {
 	key, err := keyOf(private)
 	if err != nil {
 		return nil, "", err
@@ -131,6 +131,9 @@ func (c *contact) collectWith(grant broker.Grant, view api.GrantView, private ed
 	}
 	if err := c.keepDossier(grant.Stem, view.Dossier); err != nil {
 		return nil, "", err
+	}
+	if err := c.tidy(ctx); err != nil {
+		c.term.Warn("certificates of grants that are over stay in the ssh-agent: %s", err)
 	}
 	where, err := c.hand(grant, private, certificate)
 	return certificate, where, err
@@ -153,5 +156,5 @@ func (c *contact) collectNewKey(ctx context.Context, r reading) (*ssh.Certificat
 	if err != nil {
 		return nil, "", err
 	}
-	return c.collectWith(*again.grant, view, private)
+	return c.collectWith(ctx, *again.grant, view, private)
 }

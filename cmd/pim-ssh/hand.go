@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"crypto/ed25519"
 	"encoding/pem"
 	"errors"
@@ -169,6 +170,37 @@ func (d *desk) inHand(p pin, grant broker.Grant) (*ssh.Certificate, string) {
 		return nil, ""
 	}
 	return certificate, path
+}
+
+// tidy takes certificates out of the ssh-agent whose grants are over by a broker's word: ssh offers every one it finds,
+// and a server hears only so many. A word that is not true costs a `pim-ssh cert`.
+func (c *contact) tidy(ctx context.Context) error {
+	agent, err := c.dialSSHAgent()
+	if err != nil {
+		return nil // nothing is kept there
+	}
+	defer agent.Close()
+	held, err := agent.grants(c.chain)
+	if err != nil || len(held) == 0 {
+		return err
+	}
+	client, err := c.as(ctx)
+	if err != nil {
+		return err
+	}
+	views, err := client.Grants(ctx)
+	if err != nil {
+		return err
+	}
+	for _, view := range views {
+		if view.Phase == broker.PhaseWaiting || view.Phase == broker.PhaseActive {
+			delete(held, "pim-"+string(view.ID))
+		}
+	}
+	for principal := range held {
+		err = errors.Join(err, agent.forget(principal))
+	}
+	return err
 }
 
 // letGo removes a grant's key and certificate from the ssh-agent and the runtime directory.

@@ -57,11 +57,16 @@ func readDossier(p pin, d broker.Dossier) (reading, error) {
 	return r, nil
 }
 
-// prove computes the grant as a host would, an end aside: that only takes away.
+// prove computes the grant as a host would, an end aside: that only takes away. What a newer policy ended is shown as the
+// grant it was, under the newest revision that made it one.
 func (r *reading) prove(chain policy.Chain) {
 	open := r.dossier
 	open.Ended = nil
 	grant, err := broker.Prove(chain, open)
+	for earlier := chain; err != nil && r.dossier.Ended != nil && earlier.Ref().Revision > r.request.Policy.Revision; {
+		earlier = earlier.Until(earlier.Ref().Revision - 1)
+		grant, err = broker.Prove(earlier, open)
+	}
 	if err == nil {
 		grant.Ended = r.dossier.Ended
 		r.grant = &grant

@@ -161,7 +161,7 @@ func (c *contact) ask(ctx context.Context, body statement.Request, noWait bool, 
 	if err != nil {
 		return errors.Join(err, c.leave(err, pending, private))
 	}
-	return c.enjoy(ended, view, private)
+	return c.enjoy(ctx, ended, view, private)
 }
 
 // announce prints the id first, then who is waited for.
@@ -191,8 +191,8 @@ func (c *contact) leave(why error, r reading, private ed25519.PrivateKey) error 
 }
 
 // enjoy puts the certificate in hand and says what works now.
-func (c *contact) enjoy(r reading, view api.GrantView, private ed25519.PrivateKey) error {
-	_, where, err := c.collectWith(*r.grant, view, private)
+func (c *contact) enjoy(ctx context.Context, r reading, view api.GrantView, private ed25519.PrivateKey) error {
+	_, where, err := c.collectWith(ctx, *r.grant, view, private)
 	if err != nil {
 		return errors.Join(err, c.keep(r.stem(), private))
 	}

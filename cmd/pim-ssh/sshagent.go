@@ -6,11 +6,13 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"slices"
 	"time"
 
 	"golang.org/x/crypto/ssh"
 	"golang.org/x/crypto/ssh/agent"
 
+	"pim-ssh/broker/policy"
 	"pim-ssh/broker/statement"
 )
 
@@ -80,6 +82,28 @@ func (a *sshAgent) load(private ed25519.PrivateKey, certificate *ssh.Certificate
 
 // certificates returns the certificates in the ssh-agent that name the principal.
 func (a *sshAgent) certificates(principal string) ([]*ssh.Certificate, error) {
+	held, err := a.everyCertificate()
+	return slices.DeleteFunc(held, func(c *ssh.Certificate) bool { return c.ValidPrincipals[0] != principal }), err
+}
+
+// grants returns the principals of the certificates in the ssh-agent that a CA of the policy, current or past, signed.
+func (a *sshAgent) grants(chain policy.Chain) (map[string]bool, error) {
+	held, err := a.everyCertificate()
+	found := map[string]bool{}
+	for _, certificate := range held {
+		ca, unfit := statement.KeyOf(certificate.SignatureKey)
+		for revision := uint64(1); unfit == nil && revision <= chain.Ref().Revision; revision++ {
+			doc, _ := chain.At(revision)
+			if slices.Contains(doc.CAKeys(), ca) {
+				found[certificate.ValidPrincipals[0]] = true
+			}
+		}
+	}
+	return found, err
+}
+
+// everyCertificate returns the certificates in the ssh-agent that name one principal, as all of ours do.
+func (a *sshAgent) everyCertificate() ([]*ssh.Certificate, error) {
 	listed, err := a.List()
 	if err != nil {
 		return nil, fmt.Errorf("listing the ssh-agent's keys: %w", err)
@@ -91,7 +115,7 @@ func (a *sshAgent) certificates(principal string) ([]*ssh.Certificate, error) {
 			continue
 		}
 		certificate, isCertificate := public.(*ssh.Certificate)
-		if isCertificate && len(certificate.ValidPrincipals) == 1 && certificate.ValidPrincipals[0] == principal {
+		if isCertificate && len(certificate.ValidPrincipals) == 1 {
 			found = append(found, certificate)
 		}
 	}

@@ -134,7 +134,7 @@ func (c *contact) collectQuietly(ctx context.Context, r reading) {
 		return
 	}
 	if _, view, err := c.grant(ctx, string(r.grantID())); err == nil {
-		if _, where, err := c.collectWith(*r.grant, view, private); err == nil {
+		if _, where, err := c.collectWith(ctx, *r.grant, view, private); err == nil {
 			c.term.Say("%s is granted; certificate in: %s", short(r.grantID()), where)
 			return
 		}

@@ -81,6 +81,7 @@ var sshdKeywords = [][2]string{
 	{"AuthorizedKeysCommand", "none"},
 	{"AuthenticationMethods", "publickey"},
 	{"PubkeyAuthentication", "yes"},
+	{"MaxAuthTries", "20"}, // ssh offers every certificate in the ssh-agent, one for each grant
 	{"PasswordAuthentication", "no"},
 	{"KbdInteractiveAuthentication", "no"},
 	{"HostbasedAuthentication", "no"},
