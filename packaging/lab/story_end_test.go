@@ -92,6 +92,10 @@ func (s settled) brokerDead(t *testing.T) {
 
 func (s settled) restarts(t *testing.T) {
 	id := s.grant(t, "alice", "db-admin@db1", "10m", "carol")
+	// The broker was dead a moment ago: the host comes back to it by itself.
+	labtest.WaitFor(t, "ssh under the new grant", 10*time.Second, func() bool {
+		return s.As(t, "alice", sshLine("postgres@db1", "true")...).Code == 0
+	})
 	s.works(t, "db1", "alice", "sudo -n -u postgres true")
 	s.BeginLab(t, append([]string{"as", "alice", "--"}, sshLine("postgres@db1", "sleep 7901; true")...)...)
 	s.starts(t, "db1", "sleep 7901")
