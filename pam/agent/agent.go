@@ -201,10 +201,19 @@ const (
 
 // settle makes the machine agree with the ledger, ends first, and says how long nothing will change by time alone.
 func (a *Agent) settle(ctx context.Context) time.Duration {
+	select {
+	case <-a.wake: // whatever it was for, it is looked at now
+	default:
+	}
 	a.raiseFloor()
 	pause := idle
 	a.ledger.each(func(_ broker.Stem, e *entry) { a.endIfOver(ctx, e) })
 	a.ledger.each(func(_ broker.Stem, e *entry) {
+		if len(a.wake) > 0 || len(a.reload) > 0 { // perhaps an end, which goes before all openings
+			pause = 0
+			return
+		}
+		a.beat()
 		a.endIfOver(ctx, e)
 		pause = min(pause, a.openIfDue(ctx, e))
 	})
@@ -213,10 +222,15 @@ func (a *Agent) settle(ctx context.Context) time.Duration {
 	a.rounds++
 	a.settled.L.Unlock()
 	a.settled.Broadcast()
+	a.beat()
+	return pause
+}
+
+// beat is the keeper's sign of life.
+func (a *Agent) beat() {
 	if a.Beat != nil {
 		a.Beat()
 	}
-	return pause
 }
 
 // awaitRound waits until the keeper has gone through the ledger once more, or until ctx ends: a login may arrive
@@ -259,9 +273,9 @@ func (a *Agent) raiseFloor() {
 
 // readAgain takes the spool's present content into the ledger. It never walks policy back and never forgets an end.
 func (a *Agent) readAgain() error {
-	a.spooling.Lock()
+	a.spooling.Lock() // over both disk and ledger, as takeDossier does
+	defer a.spooling.Unlock()
 	c, err := a.Spool.load()
-	a.spooling.Unlock()
 	if err != nil {
 		return err
 	}

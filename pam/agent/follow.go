@@ -212,6 +212,9 @@ func (a *Agent) adoptPolicy(chain policy.Chain, halt error) {
 	a.ledger.mu.Lock()
 	a.ledger.chain, a.ledger.halt = chain, halt
 	for _, e := range a.ledger.entries {
+		if e.ended != nil {
+			continue
+		}
 		held := e.refused == nil
 		e.prove(chain)
 		if held && e.refused != nil && broker.KindOf(e.refused) != broker.Unavailable {
@@ -236,6 +239,8 @@ func (a *Agent) takeDossier(d broker.Dossier) error {
 			return err
 		}
 	}
+	a.spooling.Lock() // over both disk and ledger: a spool that is read again in between would undo one of them
+	defer a.spooling.Unlock()
 	a.ledger.mu.RLock()
 	e, known := a.ledger.entries[stem]
 	a.ledger.mu.RUnlock()
@@ -246,23 +251,20 @@ func (a *Agent) takeDossier(d broker.Dossier) error {
 		}
 		d = merged
 	}
-	a.ledger.mu.Lock()
-	fresh := a.ledger.judge(d)
-	a.ledger.mu.Unlock()
-	a.spooling.Lock()
-	err := a.Spool.putDossier(fresh.dossier)
-	a.spooling.Unlock()
-	if err != nil {
+	if err := a.Spool.putDossier(d); err != nil {
 		return err
 	}
+	a.ledger.mu.RLock()
+	fresh := a.ledger.judge(d) // signatures are verified while answers go on
+	a.ledger.mu.RUnlock()
 	a.ledger.mu.Lock()
+	defer a.ledger.mu.Unlock()
 	if known {
 		e.dossier, e.grant, e.refused, e.said = fresh.dossier, fresh.grant, fresh.refused, ""
 	} else {
 		a.ledger.entries[stem] = fresh
 	}
 	a.ledger.explain(a.Log, a.Clock.now())
-	a.ledger.mu.Unlock()
 	poke(a.wake)
 	return nil
 }

@@ -104,7 +104,7 @@ func newLedger(c contents, h heard) *ledger {
 	return l
 }
 
-// judge makes the entry of a dossier under what is known now. The caller holds mu, or is alone.
+// judge makes the entry of a dossier under what is known now. The caller holds mu, at least for reading, or is alone.
 func (l *ledger) judge(d broker.Dossier) *entry {
 	e := &entry{dossier: d}
 	e.prove(l.chain)
@@ -181,7 +181,7 @@ func (l *ledger) named(stem broker.Stem) (view, error) {
 	return view{e, e.grant}, nil
 }
 
-var errClockBehind = errors.New("this machine's clock is behind the newest time it has seen: set it right")
+var errClockBehind = errors.New("this machine's clock is behind the newest time it has seen: set it right (or, if that time was wrong, remove floor from the spool)")
 
 // mayOpen reports why a grant's unit is not to be opened here and now, though its window may be open.
 func (s snapshot) mayOpen(g broker.Grant) error {

@@ -225,13 +225,15 @@ func (s Systemd) checkUnit(ctx context.Context, c *sd.Conn, w Window) (Place, er
 func (s Systemd) Close(ctx context.Context, stem broker.Stem) error {
 	ctx, cancel := context.WithTimeout(ctx, unitTimeout)
 	defer cancel()
-	c, err := sd.NewSystemdConnectionContext(ctx)
-	if err != nil { // PID 1 does not answer: kill by hand and leave the reaper armed
-		place, lost := placeOf(s.Trees, "/system.slice/"+stem.Unit())
-		if lost != nil {
-			return fmt.Errorf("systemd: %w", err)
+	// First by hand, where our units are: PID 1 may be busy for seconds with a daemon-reload, or not answer at all.
+	if place, err := placeOf(s.Trees, "/system.slice/"+stem.Unit()); err == nil {
+		if err := place.kill(ctx); err != nil {
+			return err
 		}
-		return errors.Join(fmt.Errorf("systemd: %w", err), place.kill(ctx))
+	}
+	c, err := sd.NewSystemdConnectionContext(ctx)
+	if err != nil {
+		return fmt.Errorf("systemd: %w", err)
 	}
 	defer c.Close()
 	if err := s.killUnit(ctx, c, stem.Unit()); err != nil {
