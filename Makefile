@@ -58,13 +58,14 @@ check: deps ## vet, staticcheck, layout and every test that needs no machines, t
 	@unformatted=$$(gofmt -l $(wildcard broker certs cluster cmd pam packaging)); [ -z "$$unformatted" ] || { echo "gofmt -w" $$unformatted >&2; exit 1; }
 	go vet ./... && go vet -tags lab ./packaging/... && shellcheck -x -P packaging/lab packaging/lab/lab packaging/lab/*.sh .ci/*
 	go run $(STATICCHECK) -tags lab ./...
-	.ci/gotest -timeout 20m ./...
-	.ci/gotest -race -short -timeout 20m ./broker/... # -short: a fifth of the random runs, each ten times as slow
+	.ci/gotest -short ./... # -short: a fifth of the random runs; all of them in make soak
+	.ci/gotest -race ./broker -rapid.checks=10
+	.ci/gotest -race -short ./broker/api ./broker/edge ./broker/effect ./broker/policy ./broker/statement ./cluster
 
 test: check lab-test ## everything
 
 lab-test: deps ## the tests on real machines; RUN=TestName picks
-	@.ci/gotest -tags lab -count=1 -timeout 60m -run '$(RUN)' ./packaging/lab/...
+	@.ci/gotest -tags lab -count=1 -parallel 4 -timeout 60m -run '$(RUN)' ./packaging/lab/...
 
 demo: deps ## the story, told on real machines
 	@packaging/lab/demo
@@ -72,8 +73,9 @@ fuzz: deps ## every fuzz target for FUZZTIME (30s)
 	@for p in $$(go list ./...); do for f in $$(go test -list '^Fuzz' $$p | grep '^Fuzz' || true); do go test -run '^$$' -fuzz "^$$f\$$" -fuzztime $(FUZZTIME) $$p; done; done
 bench: deps ## every benchmark, those on real machines included
 	@go test -tags lab -timeout 60m -run '^$$' -bench . ./...
-soak: deps ## the tests on real machines, SOAK (10) times over
-	@for i in $$(seq $(SOAK)); do $(MAKE) -s lab-test; done
+soak: deps ## every random run, then the tests on real machines, SOAK (10) times over
+	@.ci/gotest -count=1 -timeout 30m ./...
+	for i in $$(seq $(SOAK)); do $(MAKE) -s lab-test; done
 clean: ## forget build/ and the cached Debian tree
 	@rm -rf build .cache
 .ONESHELL:
