@@ -27,15 +27,16 @@ import (
 // tells it to. What is left alone it answers as an honest broker would.
 type owned struct {
 	*scene
-	mu       sync.Mutex
-	filed    []statement.Proof
-	policies func(after uint64) []statement.Proof
-	request  func(honest broker.Dossier) any
-	grant    func(honest api.GrantView) any
-	hosts    []statement.Proof
-	submit   func(statement.Proof) (any, int)
-	decides  []statement.Person // approve whatever is filed
-	seen     chan<- http.Header // of reads of hosts; nil: nobody looks
+	mu        sync.Mutex
+	filed     []statement.Proof
+	policies  func(after uint64) []statement.Proof
+	request   func(honest broker.Dossier) any
+	grant     func(honest api.GrantView) any
+	hosts     []statement.Proof
+	submit    func(statement.Proof) (any, int)
+	decides   []statement.Person // approve whatever is filed
+	decidedOn map[statement.Hash]broker.Dossier
+	seen      chan<- http.Header // of reads of hosts; nil: nobody looks
 }
 
 // startOwned starts the server under the broker's identity, or under another key.
@@ -45,7 +46,7 @@ func startOwned(t *testing.T, identity func(*scene) ed25519.PrivateKey) *owned {
 	if err != nil {
 		t.Fatal(err)
 	}
-	o := &owned{scene: newScene(t, listener.Addr().String()), decides: []statement.Person{"bob"}}
+	o := &owned{scene: newScene(t, listener.Addr().String()), decides: []statement.Person{"bob"}, decidedOn: map[statement.Hash]broker.Dossier{}}
 	o.policies = func(after uint64) []statement.Proof {
 		return o.chain.Proofs()[min(after, uint64(len(o.chain.Proofs()))):]
 	}
@@ -113,7 +114,7 @@ func (o *owned) statements(w http.ResponseWriter, r *http.Request) {
 	answer(w, api.Answer{Index: uint64(len(o.filed))}, 200)
 }
 
-// dossier is the last request filed, approved by whoever decides here.
+// dossier is the last request filed, approved by whoever decides here: once, so that every answer shows one window.
 func (o *owned) dossier() broker.Dossier {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -123,9 +124,13 @@ func (o *owned) dossier() broker.Dossier {
 		if _, isRequest := opened.Body.(statement.Request); !isRequest {
 			continue
 		}
-		d := broker.Dossier{Request: o.filed[i]}
-		for _, person := range o.decides {
-			d.Decisions = append(d.Decisions, o.decide(person, statement.Approve, o.filed[i]))
+		d, known := o.decidedOn[o.filed[i].Hash()]
+		if !known {
+			d.Request = o.filed[i]
+			for _, person := range o.decides {
+				d.Decisions = append(d.Decisions, o.decide(person, statement.Approve, o.filed[i]))
+			}
+			o.decidedOn[d.Request.Hash()] = d
 		}
 		return d
 	}
