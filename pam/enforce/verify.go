@@ -17,7 +17,6 @@ func Verify(ctx context.Context, p Plan) error {
 		return err
 	}
 	for _, check := range []func() error{
-		func() error { return verifySudoVersion(ctx) },
 		func() error { return verifySSHD(ctx, p, string(passwd)) },
 		verifySudoers,
 		verifyPAM,
