@@ -26,8 +26,17 @@ func main() {
 		fmt.Fprint(os.Stderr, usage)
 		os.Exit(2)
 	case err != nil:
-		fmt.Fprintln(os.Stderr, "pim-hostd:", err)
+		complain(err)
 		os.Exit(1)
+	}
+}
+
+// complain says what is wrong and, where somebody knows it, what to type next.
+func complain(err error) {
+	fmt.Fprintln(os.Stderr, "pim-hostd:", err)
+	var problem *enforce.Problem
+	if errors.As(err, &problem) && problem.Hint != "" {
+		fmt.Fprintln(os.Stderr, "  try:", problem.Hint)
 	}
 }
 

@@ -25,6 +25,11 @@ func Apply(ctx context.Context, p Plan) error {
 		return err
 	}
 	first := !Enforcing()
+	if first {
+		if err := agentStands(ctx); err != nil {
+			return err
+		}
+	}
 	if err := apply(ctx, p, string(passwd)); err != nil {
 		if first {
 			return errors.Join(err, Undo(context.WithoutCancel(ctx)))
@@ -49,6 +54,16 @@ func apply(ctx context.Context, p Plan, passwd string) error {
 	for _, step := range steps {
 		if err := step(); err != nil {
 			return err
+		}
+	}
+	return nil
+}
+
+// agentStands refuses to begin without an agent that runs and will run after a reboot: everybody but root would be shut out.
+func agentStands(ctx context.Context) error {
+	for _, ask := range [][]string{{"is-active", "pim-hostd.socket"}, {"is-active", "pim-hostd.service"}, {"is-enabled", "pim-hostd.socket"}, {"is-enabled", "pim-hostd.service"}} {
+		if _, err := run(ctx, "systemctl", ask...); err != nil {
+			return problem("without the agent nobody but root could use sudo here: "+err.Error(), "systemctl enable --now pim-hostd.socket pim-hostd.service")
 		}
 	}
 	return nil
