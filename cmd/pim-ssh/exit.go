@@ -66,6 +66,15 @@ func exitCode(err error) int {
 	return exitError
 }
 
+// cause is the error to show: a key that did not sign is not a broker that did not answer.
+func cause(err error) error {
+	var refused *unwilling
+	if errors.As(err, &refused) {
+		return denied("ssh-add -l; if it is locked: ssh-add -X", "%v", refused)
+	}
+	return err
+}
+
 // complain says what went wrong and what to type next.
 func (d *desk) complain(err error) {
 	if err == nil {

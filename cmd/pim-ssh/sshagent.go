@@ -67,6 +67,32 @@ type agentSigner struct {
 
 func (s agentSigner) PublicKey() ssh.PublicKey { return s.public }
 
+// Sign signs with the algorithm that fits the key.
+func (s agentSigner) Sign(random io.Reader, data []byte) (*ssh.Signature, error) {
+	return s.SignWithAlgorithm(random, data, "")
+}
+
+// SignWithAlgorithm has the ssh-agent sign; its refusal keeps its own words through whatever else fails because of it.
+func (s agentSigner) SignWithAlgorithm(random io.Reader, data []byte, algorithm string) (*ssh.Signature, error) {
+	signature, err := s.AlgorithmSigner.SignWithAlgorithm(random, data, algorithm)
+	if err != nil {
+		return nil, &unwilling{s.public, err}
+	}
+	return signature, nil
+}
+
+// unwilling is an ssh-agent that holds a key and does not sign with it: locked, or its person said no.
+type unwilling struct {
+	key ssh.PublicKey
+	err error
+}
+
+func (e *unwilling) Error() string {
+	return fmt.Sprintf("the ssh-agent does not sign with %s: %v", ssh.FingerprintSHA256(e.key), e.err)
+}
+
+func (e *unwilling) Unwrap() error { return e.err }
+
 // load adds a private key with its certificate until the certificate's end.
 func (a *sshAgent) load(private ed25519.PrivateKey, certificate *ssh.Certificate, comment string, now statement.Time) error {
 	left := statement.Time(certificate.ValidBefore).Sub(now)

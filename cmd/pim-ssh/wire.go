@@ -35,7 +35,7 @@ func run(w world, args []string) int {
 	root.SetArgs(args)
 	finished := make(chan error, 1)
 	go func() { finished <- root.ExecuteContext(ctx) }() // ends with the process at the latest
-	err := outcome(ctx, finished)
+	err := cause(outcome(ctx, finished))
 	d.complain(err)
 	return exitCode(err)
 }
