@@ -319,7 +319,6 @@ func (a *Agent) placed(v view, s session, p *peer) {
 	if err := a.sessions.keep(s, process.Start); err != nil {
 		a.Log.Error("session not recorded", "session", s.name(), "error", err)
 	}
-	a.Log.Info("session opened", "session", s.name(), "grant", v.ID, "person", v.Person, "service", s.Service, "account", s.Account, "pid", s.Process.PID)
 	a.reports.opened(s)
 	v.gate.RLock()
 	defer v.gate.RUnlock()

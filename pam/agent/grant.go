@@ -246,6 +246,5 @@ func (a *Agent) closeSession(s session) {
 	if !a.sessions.close(s.N) {
 		return
 	}
-	a.Log.Debug("session closed", "session", s.name(), "grant", s.Stem.Grant(), "service", s.Service, "account", s.Account)
 	a.reports.closed(s)
 }

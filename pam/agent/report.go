@@ -108,7 +108,12 @@ func (r *reporter) keepAll() {
 	}
 }
 
+// keep also tells the journal of sessions: a line each at the moment of a start would wake the journal beside every sudo.
 func (r *reporter) keep(report statement.Report) {
+	if report.What != statement.SessionRefused { // the journal was told of refusals at once
+		r.a.Log.Info("session "+string(report.What), "session", report.Session, "grant", report.Grant, "service", report.Service,
+			"account", report.Account, "at", report.At)
+	}
 	if err := r.spool(report); err != nil {
 		r.a.Log.Error("report not kept", "what", report.What, "session", report.Session, "error", err)
 	}
