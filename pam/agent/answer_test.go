@@ -323,6 +323,14 @@ func TestAnObservingHostRefusesNobodyMovesNobodyAndSaysWhatItWould(t *testing.T)
 	if n := strings.Count(m.log.String(), "would refuse"); n != 2 {
 		t.Errorf("%d of 2 refusals of erin's were said\n%s", n, m.log)
 	}
+	for _, user := range []string{"root", "mallory"} { // a governed account's login, and one that enforcing leaves alone
+		if got := newCaller(t, 0, 0).say(s.pam, &wire.Account{Service: "sshd", User: user}); !got.Allow {
+			t.Errorf("%s's login: %+v", user, got)
+		}
+	}
+	if said := m.log.String(); strings.Count(said, "would refuse") != 3 || strings.Contains(said, "mallory") {
+		t.Errorf("want one more refusal, root's login\n%s", said)
+	}
 	allowSocket(t, s.principals)
 	if got := newCaller(t, helperUID, helperUID).say(s.principals, &wire.Principals{Account: "postgres"}); got.Allow {
 		t.Error("an observing host gave a principal away")
