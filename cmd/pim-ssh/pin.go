@@ -17,6 +17,8 @@ import (
 
 const joinHint = "pim-ssh join CHAINFILE, with the file a steward hands out"
 
+var errNotJoined = invalid(joinHint, "this account has not joined a deployment")
+
 // pin is what join fixed: the deployment with every policy revision verified so far, and the person.
 type pin struct {
 	chain  policy.Chain
@@ -42,7 +44,7 @@ func (d *desk) pinned() (pin, error) {
 	}
 	data, err := os.ReadFile(filepath.Join(state, "chain"))
 	if errors.Is(err, fs.ErrNotExist) {
-		return pin{}, invalid(joinHint, "this account has not joined a deployment")
+		return pin{}, errNotJoined
 	}
 	if err != nil {
 		return pin{}, err

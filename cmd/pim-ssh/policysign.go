@@ -98,6 +98,9 @@ func (d *desk) signedSoFar(w signWish) (policy.Chain, error) {
 		return policy.Chain{}, nil
 	case w.chain == "":
 		p, err := d.pinned()
+		if errors.Is(err, errNotJoined) {
+			err = invalid("pim-ssh policy sign FILE --first, for a new deployment; else "+joinHint, "%v", err)
+		}
 		return p.chain, err
 	}
 	data, err := os.ReadFile(w.chain)
