@@ -318,9 +318,6 @@ func (a *Agent) place(v view, s session, p *peer) ruling {
 // placed is what a start still owes when its answer is given: it must not wait for it, and needs it only should the
 // agent die.
 func (a *Agent) placed(v view, s session, p *peer) {
-	if strings.Contains(os.Getenv("PIMX"), "p") {
-		time.Sleep(15 * time.Millisecond)
-	}
 	process, _ := p.process() // one that is gone again needs no name
 	if err := a.sessions.keep(s, process.Start); err != nil {
 		a.Log.Error("session not recorded", "session", s.name(), "error", err)
