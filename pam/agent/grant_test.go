@@ -12,6 +12,7 @@ import (
 	"pim-ssh/broker/policy"
 	"pim-ssh/broker/statement"
 	"pim-ssh/packaging/lab/forger"
+	"pim-ssh/pam/wire"
 )
 
 func TestAGrantOpensAtFromAndEndsAtUntil(t *testing.T) {
@@ -65,9 +66,10 @@ func TestNoReaperNoStart(t *testing.T) {
 // Two grants of alice, one of erin. Sudo under alice's belongs to both of hers, lives in the one that lapses first, and
 // goes with whichever ends first; erin's never goes with them.
 func TestRevocationEndsExactlyTheSessionsOfTheGrant(t *testing.T) {
-	for sentence, c := range map[string]struct{ revokeLater, gone bool }{
-		"the grant whose unit it is in":       {false, true},
-		"the other grant, which lapses later": {true, true},
+	for sentence, c := range map[string]struct{ revokeLater, closed bool }{
+		"the grant whose unit it is in":                        {false, false},
+		"the other grant, which lapses later":                  {true, false},
+		"the other grant, when sudo -b has closed its session": {true, true},
 	} {
 		t.Run(sentence, func(t *testing.T) {
 			w := forger.New(t, nil)
@@ -93,6 +95,10 @@ func TestRevocationEndsExactlyTheSessionsOfTheGrant(t *testing.T) {
 			}
 			if !strings.Contains(sudo.cgroups(), first.Stem().Unit()) {
 				t.Fatalf("not in the unit that ends first: %s", sudo.cgroups())
+			}
+			if c.closed {
+				sudo.say(s.pam, &wire.Close{Service: "sudo", User: "postgres", RUser: "alice"})
+				s.settled()
 			}
 			revoked := first
 			if c.revokeLater {
