@@ -109,7 +109,10 @@ hold() {
   local pid
   ( join_cgroup holder; exec setsid unshare --mount --net sleep infinity </dev/null >/dev/null 2>&1 ) &
   pid=$!
-  until [ "$(readlink "/proc/$pid/exe")" = /usr/bin/sleep ]; do sleep 0.01; done
+  until [ "/proc/$pid/exe" -ef "$(type -P sleep)" ]; do
+    kill -0 "$pid" 2>/dev/null || die "this machine gives no namespaces: unshare --mount --net fails"
+    sleep 0.01
+  done
   echo $pid >"$STATE/holder"
 }
 
