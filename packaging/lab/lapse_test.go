@@ -144,10 +144,16 @@ func (s *stage) openShapes(t *testing.T, host, login string) {
 // allInside sees every marked process in a grant's unit, also after a daemon-reload and a restart of logind.
 func (s *stage) allInside(t *testing.T, host string) {
 	t.Helper()
-	for line := range strings.Lines(s.alive(t, host, "[0-9] sleep 77[0-9][0-9]|sftp-server|sshd: postgres")) {
+	seen := 0
+	const elevated = `ps -eo pid,user:12,cgroup:200,args | awk '$4 == "sleep" && $5 ~ /^77/ || /sftp-server$|sshd: postgres/'`
+	for line := range strings.Lines(s.root(t, host, elevated).Out) {
+		seen++
 		if !strings.Contains(line, "pim-g-") {
 			t.Errorf("outside every grant's unit: %s", line)
 		}
+	}
+	if seen < 18 {
+		t.Errorf("only %d elevated processes seen", seen)
 	}
 	if sessions := s.root(t, host, "loginctl list-sessions --no-legend 2>/dev/null | grep -E 'postgres|root' || true").Out; sessions != "" {
 		t.Errorf("logind holds sessions of governed accounts:\n%s", sessions)

@@ -83,14 +83,15 @@ func (s *stage) opened(t testing.TB, machine string, stem broker.Stem) {
 	})
 }
 
-// carry places a key and its certificate where alice on that machine (desk or a host) can use them, and returns ssh's options.
+// carry places a key and its certificate where alice on that machine (desk or a host) can use them, and returns ssh's options:
+// ssh finds the certificate beside the key, and naming it too would offer it twice.
 func (s *stage) carry(t testing.TB, machine, name string, key forgerKey, cert *ssh.Certificate) []string {
 	t.Helper()
 	path := "/home/alice/" + name
 	s.Put(t, machine, path, 0o600, key.pem(t))
 	s.Put(t, machine, path+"-cert.pub", 0o644, ssh.MarshalAuthorizedKey(cert))
 	s.root(t, machine, "chown alice: "+path+" "+path+"-cert.pub").Want(t, 0)
-	return []string{"-i", path, "-o", "CertificateFile=" + path + "-cert.pub", "-o", "IdentitiesOnly=yes", "-o", "IdentityAgent=none",
+	return []string{"-i", path, "-o", "IdentitiesOnly=yes", "-o", "IdentityAgent=none",
 		"-o", "BatchMode=yes", "-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null", "-o", "LogLevel=ERROR", "-o", "ConnectTimeout=5"}
 }
 
