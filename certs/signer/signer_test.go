@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/crypto/ssh"
 
@@ -175,36 +176,35 @@ func TestKeyBehindOpenSSHsOwnAgentSurvivesItsRestart(t *testing.T) {
 	}
 }
 
-// startAgent runs ssh-agent with one key loaded and returns what ends it.
+// startAgent runs ssh-agent with one key loaded and returns what ends it: by SIGKILL, after which nothing of it can take
+// the next one's socket away.
 func startAgent(t *testing.T, socket, file string) func() {
 	t.Helper()
 	if err := os.RemoveAll(socket); err != nil {
 		t.Fatal(err)
 	}
-	// ssh-agent runs its argument once the socket listens, and ends with it.
-	command := exec.Command("ssh-agent", "-a", socket, "sh", "-c", `ssh-add -q "$0" && echo ready && exec cat`, file)
-	in, err := command.StdinPipe()
-	if err != nil {
+	agent := exec.Command("ssh-agent", "-D", "-a", socket)
+	if err := agent.Start(); err != nil {
 		t.Fatal(err)
 	}
-	out, err := command.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
+	end := func() {
+		_ = agent.Process.Kill()
+		_ = agent.Wait() // it says that it was killed
 	}
-	if err := command.Start(); err != nil {
-		t.Fatal(err)
-	}
-	word := make([]byte, 6)
-	if _, err := out.Read(word); err != nil || string(word) != "ready\n" {
-		t.Fatalf("ssh-agent said %q, %v", word, err)
-	}
-	return func() {
-		in.Close()
-		if err := command.Wait(); err != nil {
-			t.Error(err)
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	for late := time.After(10 * time.Second); ; {
+		add := exec.Command("ssh-add", "-q", file)
+		add.Env = append(os.Environ(), "SSH_AUTH_SOCK="+socket)
+		out, err := add.CombinedOutput()
+		if err == nil {
+			return end
 		}
-		if err := os.RemoveAll(socket); err != nil {
-			t.Error(err)
+		select {
+		case <-late:
+			end()
+			t.Fatalf("ssh-add: %v: %s", err, out)
+		case <-tick.C:
 		}
 	}
 }
