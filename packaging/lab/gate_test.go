@@ -12,8 +12,8 @@ import (
 	"pim-ssh/packaging/lab/labtest"
 )
 
-// refusesWithin is how long a refusal may take, whatever state the agent is in, over what an unprivileged login takes at
-// that moment.
+// refusesWithin is how long a refusal may take, whatever state the agent is in, over twice what an unprivileged login takes at
+// that moment: the machine may be busy with another lab.
 const refusesWithin = 2 * time.Second
 
 // TestElevationInTheSessionSheAlreadyHad: alice's shell was opened before the grant, over plain ssh with no forwarding;
@@ -87,7 +87,7 @@ func TestDeadAgent(t *testing.T) {
 				if got.Code == 0 || strings.Contains(got.Out, "postgres") {
 					t.Errorf("let in: %v\n%s", command, got.Out)
 				}
-				if got.Took > plain+refusesWithin {
+				if got.Took > 2*plain+refusesWithin {
 					t.Errorf("%v took %v to refuse, and a plain login %v", command, got.Took, plain)
 				}
 			}
