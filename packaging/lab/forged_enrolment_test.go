@@ -5,7 +5,6 @@ package lab
 import (
 	"crypto/ed25519"
 	"crypto/rand"
-	"path/filepath"
 	"strings"
 	"testing"
 
@@ -151,9 +150,9 @@ func (g *ground) copied(t *testing.T, from *ground) {
 	d := g.w.Granted("erin", "keeper", hostName(from.host), 300, key, "gwen")
 	from.show(t, d)
 	from.opens(t, d)
-	for _, name := range strings.Fields(from.do(t, "cd /var/lib/pim-ssh/host && find . -type f ! -name floor")) {
-		g.Put(t, g.host, filepath.Join("/var/lib/pim-ssh/host", name), 0o600, []byte(from.do(t, "cat /var/lib/pim-ssh/host/"+name)))
-	}
+	image := from.do(t, "tar -C /var/lib/pim-ssh -cz --exclude=floor host | base64")
+	g.Put(t, g.host, "/root/image", 0o600, []byte(image))
+	g.do(t, "base64 -d /root/image | tar -C /var/lib/pim-ssh -xz")
 	since := g.since(t)
 	g.do(t, "systemctl start pim-hostd.socket pim-hostd.service")
 	g.said(t, since, "this spool belongs to another machine-id")

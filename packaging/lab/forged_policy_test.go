@@ -151,8 +151,11 @@ func (g *ground) halted(t *testing.T, d broker.Dossier, offer forgerSigner) {
 // overtaken: the stewards have signed two revisions that the owned broker keeps to itself. The first statement by
 // somebody who has seen the newest stops the old rules; once the host has followed there is no way back.
 func (g *ground) overtaken(t *testing.T) {
-	g.wire.Pretend(g.w.Chain.Proofs()[:1])
 	first := g.w.Chain.Proofs()[0]
+	g.wire.Pretend([]statement.Proof{first})
+	for g.w.Chain.Ref().Revision < 3 { // policies, when it ran, has signed them already
+		g.w.Adopt(g.w.SignPolicy(g.w.Next(removal), "dave", "frank"))
+	}
 	behind, err := policy.Genesis(first)
 	if err != nil {
 		t.Fatal(err)
