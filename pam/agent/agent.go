@@ -49,7 +49,7 @@ type Config struct {
 	// InStep brings /etc in step with the policy in the spool. It is called after each new revision, one call at a time,
 	// and may be nil.
 	InStep func(ctx context.Context) error
-	Beat   func() // called by every round of the keeper, at least each 30 s: a sign of life. It may be nil
+	Beat   func() // a sign of life of the keeper's, at least each 30 s and at most each second. It may be nil
 }
 
 // Agent is pim-hostd's run: New recovers what a dead one left, Run serves until its context ends.
@@ -69,7 +69,8 @@ type Agent struct {
 
 	warmUntil atomic.Int64 // boottime until which a start is likely
 
-	reached uint64 // follow only: the newest log index a broker ever named here
+	beaten  time.Duration // keeper only: boottime of the last sign of life; 0 before the first
+	reached uint64        // follow only: the newest log index a broker ever named here
 
 	settled  sync.Cond // broadcast after every round of the keeper; its L guards rounds
 	rounds   uint64
@@ -226,11 +227,14 @@ func (a *Agent) settle(ctx context.Context) time.Duration {
 	return pause
 }
 
-// beat is the keeper's sign of life.
+// beat is the keeper's sign of life, once a second at most: each one costs PID 1 a turn.
 func (a *Agent) beat() {
-	if a.Beat != nil {
-		a.Beat()
+	now := a.Clock.Boot()
+	if a.Beat == nil || a.beaten != 0 && now-a.beaten < watchful {
+		return
 	}
+	a.beaten = now
+	a.Beat()
 }
 
 // awaitRound waits until the keeper has gone through the ledger once more, or until ctx ends: a login may arrive

@@ -67,8 +67,11 @@ func (a *Agent) openIfDue(ctx context.Context, e *entry) time.Duration {
 	if e.opened != nil && sameArms(e.opened.as, g) {
 		return max(0, min(watchful, a.Clock.remaining(e.opened.end)))
 	}
-	if err := s.mayOpen(g); err != nil {
-		return max(time.Millisecond, min(watchful, g.From.Std().Sub(a.Clock.Wall())))
+	if s.mayOpen(g) != nil {
+		if wait := g.From.Std().Sub(a.Clock.Wall()); wait > 0 {
+			return min(watchful, wait)
+		}
+		return watchful // refused for what only an event, or a clock that somebody sets, can change
 	}
 	if wait := e.retry - a.Clock.Boot(); wait > 0 {
 		return wait

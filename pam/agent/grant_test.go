@@ -2,6 +2,7 @@ package agent
 
 import (
 	"context"
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
@@ -234,6 +235,44 @@ func TestWhatIsShownAgainAfterItsEndOpensNothing(t *testing.T) {
 				if err := a.Close(); err != nil {
 					t.Fatal(err)
 				}
+			}
+		})
+	}
+}
+
+// Whatever a host holds that it will not open, it looks at once a second and no more, and says once a second and no more
+// that it lives: a keeper that span had drowned PID 1 in signs of life, and nobody could log in while it did.
+func TestGrantsThatOpenNothingCostNothing(t *testing.T) {
+	w := forger.New(t, nil)
+	elsewhere := func() broker.Dossier { return db("alice", "db2")(w) }
+	refused := func() broker.Dossier { return w.Granted("alice", "db-admin", "db1", 600, forger.Key(t), "mallory") }
+	for sentence, c := range map[string]struct {
+		dossier func() broker.Dossier
+		halt    error
+	}{
+		"for another host":                 {dossier: elsewhere},
+		"approved by somebody who may not": {dossier: refused},
+		"granting has stopped":             {dossier: func() broker.Dossier { return db("alice", "db1")(w) }, halt: errors.New("forked")},
+	} {
+		t.Run(sentence, func(t *testing.T) {
+			m := newMachine(t, w)
+			for range 20 {
+				m.feed(c.dossier())
+			}
+			a, beats := m.start(), 0
+			a.Beat = func() { beats++ }
+			a.ledger.halt = c.halt
+			for range 10 {
+				if pause := a.settle(t.Context()); pause < watchful {
+					t.Errorf("looks again after %v", pause)
+				}
+			}
+			if beats != 1 {
+				t.Errorf("%d signs of life within a second", beats)
+			}
+			m.clock.pass(watchful)
+			if a.settle(t.Context()); beats != 2 {
+				t.Errorf("%d signs of life a second later", beats)
 			}
 		})
 	}
