@@ -14,6 +14,7 @@ const usage = `usage:
   pim-hostd run               serve PAM and sshd; systemd starts this
   pim-hostd enforce           refuse what no grant covers
   pim-hostd observe           only say what would be refused
+  pim-hostd release           take everything back; removing the package does this
 `
 
 // errUsage makes the exit code 2.
@@ -57,6 +58,8 @@ func dispatch(ctx context.Context, args []string) error {
 		return enforceHere(ctx)
 	case "observe":
 		return enforce.Observe(ctx)
+	case "release":
+		return enforce.Release(ctx)
 	default:
 		return errUsage
 	}

@@ -3,6 +3,8 @@ package enforce
 import (
 	"context"
 	"os"
+	"path/filepath"
+	"slices"
 	"strings"
 )
 
@@ -49,6 +51,24 @@ func verifyPAM() error {
 	}
 	if at(plain, "session required pam_pim.so") < 0 {
 		return problem("/etc/pam.d/common-session-noninteractive does not call pam_pim.so", hint)
+	}
+	return nil
+}
+
+// verifyReleased sees that no PAM service calls our module: pam-auth-update keeps its hands off files that were changed locally.
+func verifyReleased() error {
+	files, err := filepath.Glob("/etc/pam.d/*")
+	if err != nil {
+		return err
+	}
+	for _, path := range files {
+		lines, err := stack(filepath.Base(path))
+		if err != nil {
+			return err
+		}
+		if slices.ContainsFunc(lines, func(line string) bool { return strings.Contains(line, "pam_pim.so") }) {
+			return problem(path+" was changed locally and still calls pam_pim.so", "take that line out of "+path+", then: pim-hostd release")
+		}
 	}
 	return nil
 }
