@@ -204,6 +204,28 @@ func TestThePackageStaysWhileAStackCallsIt(t *testing.T) {
 	s.logins(t, "db1")
 }
 
+// TestTheBrokersPackage starts nothing by itself, shares a machine with the host's, and leaves nothing when it is purged.
+func TestTheBrokersPackage(t *testing.T) {
+	files := packages(t)
+	s := bare(t, "db1")
+	before, access := s.etc(t, "db1"), s.access(t, "db1")
+	s.apt(t, "db1", files["pim-ssh-host"])
+	s.apt(t, "db1", files["pim-ssh-broker"])
+	if got := s.root(t, "db1", "systemctl is-enabled pim-brokerd; systemctl is-active pim-brokerd").Out; got != "disabled\ninactive\n" {
+		t.Errorf("pim-brokerd: %q, want neither enabled nor running", got)
+	}
+	said := s.root(t, "db1", "pim-brokerd init --name b1 --address db1:7443 && mkdir -p /etc/pim-ssh && "+
+		"cp /usr/share/doc/pim-ssh-broker/examples/broker.yaml /etc/pim-ssh && systemctl enable --now pim-brokerd; journalctl -q -o cat -u pim-brokerd").Out
+	if !strings.Contains(said, "pim-brokerd bootstrap") {
+		t.Errorf("a broker with no deployment does not say what to type:\n%s", said)
+	}
+	s.enrol(t, "db1", map[string]string{"tier": "db"})
+	s.root(t, "db1", "apt-get purge -y pim-ssh-broker").Want(t, 0)
+	s.root(t, "db1", "test ! -e /var/lib/pim-ssh/broker && test ! -e /etc/pim-ssh && systemctl is-active pim-hostd && pim-hostd enforce").Want(t, 0)
+	s.root(t, "db1", "apt-get purge -y pim-ssh-host && rm /root/token").Want(t, 0)
+	s.gone(t, "db1", before, access)
+}
+
 // TestUpgradeInsideAWindow keeps the shell, the grant and the refusal of everything else.
 func TestUpgradeInsideAWindow(t *testing.T) {
 	host := packages(t)["pim-ssh-host"]

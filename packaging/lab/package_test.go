@@ -99,14 +99,25 @@ var programs = map[string][]string{
 	"pim-ssh-host":   {"/usr/sbin/pim-hostd", "/usr/lib/pim-ssh/pim-principals"},
 }
 
+// others is what each package must have besides.
+var others = map[string][]string{
+	"pim-ssh": {"/usr/share/bash-completion/completions/pim-ssh", "/usr/share/zsh/vendor-completions/_pim-ssh",
+		"/usr/share/fish/vendor_completions.d/pim-ssh.fish", "/usr/share/man/man5/policy.yaml.5.gz", "/usr/share/doc/pim-ssh/examples/policy.yaml"},
+	"pim-ssh-broker": {"/usr/lib/systemd/system/pim-brokerd.service", "/usr/share/doc/pim-ssh-broker/examples/broker.yaml"},
+	"pim-ssh-host": {"/usr/lib/systemd/system/pim-hostd.service", "/usr/lib/systemd/system/pim-hostd.socket", "/usr/lib/sysusers.d/pim-ssh-host.conf",
+		"/usr/lib/tmpfiles.d/pim-ssh-host.conf", "/usr/share/pam-configs/pim-ssh", "/usr/share/pam-configs/systemd+pim-ssh",
+		"/usr/share/doc/pim-ssh-host/examples/host.yaml"},
+}
+
 // TestPackages holds each package to what Debian asks and to what we promise of installing it.
 func TestPackages(t *testing.T) {
 	for name, file := range packages(t) {
 		t.Run(name, func(t *testing.T) {
 			checkControl(t, name, file)
 			files := checkFiles(t, name, file)
-			for _, want := range []string{"copyright", "changelog.gz", "examples/"} {
-				if !slices.ContainsFunc(files, func(f string) bool { return strings.HasPrefix(f, "/usr/share/doc/"+name+"/"+want) }) {
+			doc := "/usr/share/doc/" + name + "/"
+			for _, want := range slices.Concat(programs[name], others[name], []string{doc + "copyright", doc + "changelog.gz"}) {
+				if !slices.Contains(files, want) {
 					t.Errorf("no %s", want)
 				}
 			}
