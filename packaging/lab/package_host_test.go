@@ -35,9 +35,9 @@ func (s *stage) apt(t *testing.T, machine, deb string) labtest.Result {
 	return s.root(t, machine, "cd /root && apt-get install -y ./package.deb && rm package.deb").Want(t, 0)
 }
 
-// etc lists a machine's /etc: every file's type, mode, owner, and digest or target. What passwd's own tools keep of a file
+// listing is of a machine's /etc: every file's type, mode, owner, and digest or target. What passwd's own tools keep of a file
 // before its last change is not looked at.
-func (s *stage) etc(t *testing.T, machine string) string {
+func (s *stage) listing(t *testing.T, machine string) string {
 	t.Helper()
 	return s.root(t, machine, `cd /etc && find . ! -name passwd- ! -name group- ! -name shadow- ! -name gshadow- ! -name .pwd.lock \
 		-printf '%P %y %m %u:%g %l\n' | sort
@@ -72,14 +72,14 @@ func (s *stage) logins(t *testing.T, machine string) {
 func TestInstallingChangesNobodysAccess(t *testing.T) {
 	host := packages(t)["pim-ssh-host"]
 	s := bare(t, "db1")
-	before, access := s.etc(t, "db1"), s.access(t, "db1")
+	before, access := s.listing(t, "db1"), s.access(t, "db1")
 	s.apt(t, "db1", host)
 	if diff := cmp.Diff(access, s.access(t, "db1")); diff != "" {
 		t.Errorf("access (-before +after):\n%s", diff)
 	}
 	s.logins(t, "db1")
 	account := regexp.MustCompile(`(?m)^[-+]?.*(\./passwd|\./group|\./shadow|\./gshadow)$\n`)
-	if diff := cmp.Diff(account.ReplaceAllString(before, ""), account.ReplaceAllString(s.etc(t, "db1"), "")); diff != "" {
+	if diff := cmp.Diff(account.ReplaceAllString(before, ""), account.ReplaceAllString(s.listing(t, "db1"), "")); diff != "" {
 		t.Errorf("/etc beyond the agent's account (-before +after):\n%s", diff)
 	}
 	if got := s.root(t, "db1", "systemctl is-enabled pim-hostd.service pim-hostd.socket; systemctl is-active pim-hostd.service pim-hostd.socket").Out; got != "disabled\ndisabled\ninactive\ninactive\n" {
@@ -96,7 +96,7 @@ func TestInstallingChangesNobodysAccess(t *testing.T) {
 // gone wants nothing of ours left, and everything else as it was.
 func (s *stage) gone(t *testing.T, machine, etc, access string) {
 	t.Helper()
-	if diff := cmp.Diff(etc, s.etc(t, machine)); diff != "" {
+	if diff := cmp.Diff(etc, s.listing(t, machine)); diff != "" {
 		t.Errorf("%s: /etc (-before +after):\n%s", machine, diff)
 	}
 	if diff := cmp.Diff(access, s.access(t, machine)); diff != "" {
@@ -137,7 +137,7 @@ func TestPurgeGivesEtcBack(t *testing.T) {
 		}, "apt-get purge -y pim-ssh-host"},
 	} {
 		t.Run(c.sentence, func(t *testing.T) {
-			before, access := s.etc(t, c.machine), s.access(t, c.machine)
+			before, access := s.listing(t, c.machine), s.access(t, c.machine)
 			s.apt(t, c.machine, host)
 			s.enrol(t, c.machine, map[string]string{"tier": "db"})
 			c.reach(t, c.machine)
@@ -156,7 +156,7 @@ func TestPurgeGivesEtcBack(t *testing.T) {
 func TestPurgeInsideAWindow(t *testing.T) {
 	host := packages(t)["pim-ssh-host"]
 	s := bare(t, "db1")
-	before, access := s.etc(t, "db1"), s.access(t, "db1")
+	before, access := s.listing(t, "db1"), s.access(t, "db1")
 	s.apt(t, "db1", host)
 	s.enrol(t, "db1", map[string]string{"tier": "db"})
 	s.root(t, "db1", "pim-hostd enforce").Want(t, 0)
@@ -193,7 +193,7 @@ func TestThePackageStaysWhileAStackCallsIt(t *testing.T) {
 	s.root(t, "db1", "pim-hostd enforce && sed -i '/^account.*pam_unix.so/i account required pam_nologin.so' /etc/pam.d/common-account").Want(t, 0)
 	purge := s.root(t, "db1", "apt-get purge -y pim-ssh-host").Refused(t)
 	said := purge.Out + purge.Err
-	next := regexp.MustCompile(`pim-hostd: next: (sed [^\r\n]*)`).FindStringSubmatch(said)
+	next := regexp.MustCompile(`try: (sed [^\r\n]*)`).FindStringSubmatch(said)
 	if !strings.Contains(said, "/etc/pam.d/common-account ") || next == nil {
 		t.Fatalf("it does not say why and what to do:\n%s", said)
 	}
@@ -208,7 +208,7 @@ func TestThePackageStaysWhileAStackCallsIt(t *testing.T) {
 func TestTheBrokersPackage(t *testing.T) {
 	files := packages(t)
 	s := bare(t, "db1")
-	before, access := s.etc(t, "db1"), s.access(t, "db1")
+	before, access := s.listing(t, "db1"), s.access(t, "db1")
 	s.apt(t, "db1", files["pim-ssh-host"])
 	s.apt(t, "db1", files["pim-ssh-broker"])
 	if got := s.root(t, "db1", "systemctl is-enabled pim-brokerd; systemctl is-active pim-brokerd").Out; got != "disabled\ninactive\n" {
@@ -241,7 +241,7 @@ func TestUpgradeInsideAWindow(t *testing.T) {
 	shell.Type(t, "echo I am $(id -un) on $(hostname)")
 	shell.Expect(t, "I am postgres on db1", 10*time.Second)
 	s.sleeper(t, "db1", "7802")
-	before, agent := s.etc(t, "db1"), s.root(t, "db1", "systemctl show -P MainPID pim-hostd").Out
+	before, agent := s.listing(t, "db1"), s.root(t, "db1", "systemctl show -P MainPID pim-hostd").Out
 	for _, deb := range []string{newer(t, host), host} { // and back
 		s.Put(t, "db1", "/root/package.deb", 0o644, read(t, deb))
 		s.root(t, "db1", "cd /root && apt-get install -y --allow-downgrades ./package.deb").Want(t, 0)
@@ -256,7 +256,7 @@ func TestUpgradeInsideAWindow(t *testing.T) {
 		s.ExecAs(t, "db1", "alice", "sudo", "-n", "-u", "postgres", "true").Want(t, 0)
 		s.As(t, "alice", append(ssh, "postgres@db1", "true")...).Want(t, 0)
 		s.As(t, "mallory", "ssh", "-o", "BatchMode=yes", "db1", "sudo -n id").Refused(t)
-		if diff := cmp.Diff(before, s.etc(t, "db1")); diff != "" {
+		if diff := cmp.Diff(before, s.listing(t, "db1")); diff != "" {
 			t.Errorf("/etc (-before +after):\n%s", diff)
 		}
 	}
