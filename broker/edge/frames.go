@@ -1,6 +1,8 @@
 package edge
 
 import (
+	"bytes"
+	"context"
 	"slices"
 	"sync"
 
@@ -70,6 +72,9 @@ func (h *hostReader) opening(state *broker.State) []api.Frame {
 	}
 	return frames
 }
+
+// recall is never asked of a host: the state holds all it needs.
+func (h *hostReader) recall(context.Context) error { return nil }
 
 func (h *hostReader) frames(state *broker.State, events []broker.Event) ([]api.Frame, error) {
 	var frames []api.Frame
@@ -141,7 +146,11 @@ type personReader struct {
 	log     func(index uint64, limit int) ([][]byte, <-chan struct{}, error)
 	person  statement.Person
 	auditor bool
-	askers  map[broker.Stem]statement.Person // of requests this stream has come across
+
+	mine     map[broker.Stem]bool // the person's own requests that this stream has come across
+	begun    bool
+	start    uint64 // index of the first event it was asked about: what came before, recall reads
+	recalled bool
 }
 
 func (p *personReader) name() string { return "person " + string(p.shown.body.Person) }
@@ -160,6 +169,9 @@ func (p *personReader) opening(*broker.State) []api.Frame { return nil }
 
 func (p *personReader) frames(state *broker.State, events []broker.Event) ([]api.Frame, error) {
 	var frames []api.Frame
+	if !p.begun && len(events) > 0 {
+		p.begun, p.start = true, events[0].Head().Index
+	}
 	for _, event := range events {
 		own, err := p.own(state, event)
 		if err != nil {
@@ -183,53 +195,65 @@ func (p *personReader) own(state *broker.State, event broker.Event) (bool, error
 		return true, nil
 	}
 	actor, stem := concerns(event)
-	if filed, isRequest := event.(*broker.RequestFiled); isRequest {
-		p.remember(stem, filed.Person)
+	if filed, isRequest := event.(*broker.RequestFiled); isRequest && filed.Person == p.person {
+		p.remember(stem)
 	}
 	if actor == p.person || stem == "" {
 		return actor == p.person, nil
 	}
-	asker, err := p.asker(state, stem)
-	return asker == p.person, err
+	return p.asked(state, stem)
 }
 
-func (p *personReader) remember(stem broker.Stem, asker statement.Person) {
-	if p.askers == nil {
-		p.askers = map[broker.Stem]statement.Person{}
-	}
-	p.askers[stem] = asker
-}
-
-// asker returns who asked. The state has dropped what was over an hour ago; for a stream that resumes further back the
-// log itself is read again, from its start, once for each such request.
-func (p *personReader) asker(state *broker.State, stem broker.Stem) (statement.Person, error) {
-	if asker, known := p.askers[stem]; known {
-		return asker, nil
+// asked reports whether the request is the person's. The state has dropped what was over an hour ago: for a stream that
+// resumes further back the log has to say.
+func (p *personReader) asked(state *broker.State, stem broker.Stem) (bool, error) {
+	if p.mine[stem] {
+		return true, nil
 	}
 	if r, held := state.Request(stem.Request()); held {
-		p.remember(stem, r.Body.Person)
-		return r.Body.Person, nil
+		return r.Body.Person == p.person, nil
 	}
-	for index := uint64(0); index < state.Index(); {
+	if !p.recalled && p.start > 0 {
+		return false, errRecall
+	}
+	return false, nil
+}
+
+func (p *personReader) remember(stem broker.Stem) {
+	if p.mine == nil {
+		p.mine = map[broker.Stem]bool{}
+	}
+	p.mine[stem] = true
+}
+
+// recall reads the log from its beginning to where the stream started, once, for the person's own requests.
+func (p *personReader) recall(ctx context.Context) error {
+	p.recalled = true
+	for index := uint64(0); index < p.start && ctx.Err() == nil; {
 		leaves, _, err := p.log(index, batch)
-		if err != nil {
-			return "", err
+		if err != nil || len(leaves) == 0 {
+			return err
 		}
 		for _, leaf := range leaves {
-			event, err := broker.DecodeEvent(leaf)
-			if err != nil {
-				return "", err
+			if err := p.recallOne(leaf); err != nil {
+				return err
 			}
-			if filed, isRequest := event.(*broker.RequestFiled); isRequest {
-				p.remember(filed.Request.Stem(), filed.Person)
-			}
-		}
-		if _, known := p.askers[stem]; known || len(leaves) == 0 {
-			break
 		}
 		index += uint64(len(leaves))
 	}
-	return p.askers[stem], nil
+	return ctx.Err()
+}
+
+// recallOne decodes only what can be a request: text inside an event cannot hold these bytes, its quotes are escaped.
+func (p *personReader) recallOne(leaf []byte) error {
+	if !bytes.Contains(leaf, []byte(`"kind":"RequestFiled"`)) {
+		return nil
+	}
+	event, err := broker.DecodeEvent(leaf)
+	if filed, isRequest := event.(*broker.RequestFiled); err == nil && isRequest && filed.Person == p.person {
+		p.remember(filed.Request.Stem())
+	}
+	return err
 }
 
 // concerns returns who did what an event tells, and which request it happened to; either may be none.

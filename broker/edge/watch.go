@@ -1,6 +1,7 @@
 package edge
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"net/http"
@@ -92,9 +93,15 @@ type reader interface {
 	permit(*broker.State) error
 	// opening returns the frames a stream starts with: what the reader has to know when nothing is known of after.
 	opening(*broker.State) []api.Frame
-	// frames turns consecutive events into frames, by a state that has folded at least them.
+	// frames turns consecutive events into frames, by a state that has folded at least them. It runs while the state is
+	// held, so it reads nothing else; errRecall asks for a recall, after which frames is called again.
 	frames(*broker.State, []broker.Event) ([]api.Frame, error)
+	// recall reads what frames needs of the log. Nothing is held meanwhile.
+	recall(context.Context) error
 }
+
+// errRecall is how frames says that it has to read the log first.
+var errRecall = errors.New("the log has to be read first")
 
 // watch streams frames until the reader goes, falls behind, or may no longer read.
 func (s *Server) watch(w http.ResponseWriter, r *http.Request) (any, error) {
@@ -217,21 +224,27 @@ func (st *stream) step(ctx context.Context) (grown <-chan struct{}, more bool, e
 			return nil, false, err
 		}
 	}
-	var frames []api.Frame
-	var refused error
-	err = st.server.cluster.View(ctx, func(state *broker.State) {
-		if refused = st.who.permit(state); refused == nil {
-			frames, refused = st.who.frames(state, events)
+	frames, err := st.say(ctx, events)
+	if errors.Is(err, errRecall) {
+		if err = st.who.recall(ctx); err == nil {
+			frames, err = st.say(ctx, events)
 		}
-	})
-	if err == nil {
-		err = refused
 	}
 	if err != nil {
 		return nil, false, err
 	}
 	st.next += uint64(len(events))
 	return grown, len(events) == batch, st.write(frames)
+}
+
+// say has the reader, who must still be allowed to read, turn events into frames.
+func (st *stream) say(ctx context.Context, events []broker.Event) (frames []api.Frame, refused error) {
+	err := st.server.cluster.View(ctx, func(state *broker.State) {
+		if refused = st.who.permit(state); refused == nil {
+			frames, refused = st.who.frames(state, events)
+		}
+	})
+	return frames, cmp.Or(err, refused)
 }
 
 // beat says how far the stream has come. Before the first event there is nothing to come from.
