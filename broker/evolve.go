@@ -88,15 +88,24 @@ func (s *State) change(stem Stem, with func(*Request)) {
 func (s *State) hold(r *Request) {
 	r.sum = hashOf(r)
 	s.requests[r.ID.Stem()] = r
-	if r.ClosedAt == 0 {
-		s.open[r.ID.Stem()] = r.due()
+	if r.ClosedAt != 0 {
+		return
 	}
+	if _, counted := s.open[r.ID.Stem()]; !counted {
+		s.openBy[r.Body.Person]++
+	}
+	s.open[r.ID.Stem()] = r.due()
 }
 
 // close marks that nothing more can happen to a request or its grant.
 func (s *State) close(r *Request) {
 	r.ClosedAt = s.now
-	delete(s.open, r.ID.Stem())
+	if _, counted := s.open[r.ID.Stem()]; counted {
+		delete(s.open, r.ID.Stem())
+		if s.openBy[r.Body.Person]--; s.openBy[r.Body.Person] == 0 {
+			delete(s.openBy, r.Body.Person)
+		}
+	}
 	s.sweepAt = min(s.sweepAt, r.dropAt())
 }
 

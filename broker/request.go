@@ -119,7 +119,21 @@ func (t *turn) mayFile(a asked) error {
 			return Refuse(Denied, "pim-ssh roles", "role %s does not reach host %s", a.Role, name)
 		}
 	}
-	return t.notTwice(a)
+	if err := t.notTwice(a); err != nil {
+		return err
+	}
+	return t.notTooMany(a.Person)
+}
+
+// MaxOpen is how many requests of one person may be pending or live at once: each stays in every broker's memory, and a
+// grant on its hosts, for as long as it lasts.
+const MaxOpen = 200
+
+func (t *turn) notTooMany(person statement.Person) error {
+	if open := t.s.openBy[person]; open >= MaxOpen {
+		return Refuse(Conflict, "pim-ssh status; then pim-ssh withdraw ID, or pim-ssh return ID", "%s has %d requests and grants open already", person, open)
+	}
+	return nil
 }
 
 // wish is what a request asks for; nobody has two pending requests for the same.

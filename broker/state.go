@@ -25,8 +25,9 @@ type State struct {
 	seen     map[statement.Hash]*seen
 
 	// What follows is derived from the above and never encoded.
-	open       map[Stem]statement.Time // requests without ClosedAt, and when time alone closes them
-	wishes     map[wish]Stem           // pending requests by what they ask for
+	open       map[Stem]statement.Time  // requests without ClosedAt, and when time alone closes them
+	openBy     map[statement.Person]int // how many of open each person asked for
+	wishes     map[wish]Stem            // pending requests by what they ask for
 	tokens     map[statement.Hash]statement.HostName
 	identities map[statement.Key]statement.HostName
 	sweepAt    statement.Time // no entry is due to be dropped before now passes this
@@ -55,7 +56,7 @@ const never statement.Time = 1 << 62
 func NewState() *State {
 	return &State{
 		requests: map[Stem]*Request{}, hosts: map[statement.HostName]*Enrolled{}, seen: map[statement.Hash]*seen{},
-		open: map[Stem]statement.Time{}, wishes: map[wish]Stem{},
+		open: map[Stem]statement.Time{}, openBy: map[statement.Person]int{}, wishes: map[wish]Stem{},
 		tokens: map[statement.Hash]statement.HostName{}, identities: map[statement.Key]statement.HostName{},
 		sweepAt: never,
 	}
