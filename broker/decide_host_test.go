@@ -10,6 +10,8 @@ import (
 func TestACertificateStatementIsRefused(t *testing.T) {
 	cases := map[string]refusal{
 		"by another person": {func(sc *scene) statement.Proof { return sc.certifies("erin", sc.granted(), "erin desk") },
+			Missing, "no grant", true},
+		"by who approved it": {func(sc *scene) statement.Proof { return sc.certifies("bob", sc.granted(), "bob desk") },
 			Denied, "which is alice's", true},
 		"for another person's key": {func(sc *scene) statement.Proof { return sc.certifies("alice", sc.granted(), "bob") },
 			Denied, "belongs to bob", true},

@@ -129,8 +129,10 @@ func TestADecisionIsRefused(t *testing.T) {
 			sc.must(p)
 			return sc.sign(sc.decision("bob", statement.Approve, p), key("bob 2"))
 		}, Denied, "of their own", true},
-		"by nobody who approves":       {deciding(func(sc *scene, p statement.Proof) statement.Proof { return sc.approves("mallory", p) }), Denied, "no approver", true},
-		"as a denial by nobody we ask": {deciding(func(sc *scene, p statement.Proof) statement.Proof { return sc.denies("mallory", p) }), Denied, "no approver", true},
+		"by nobody in particular":                {deciding(func(sc *scene, p statement.Proof) statement.Proof { return sc.approves("mallory", p) }), Missing, "no request", true},
+		"as a denial by nobody in particular":    {deciding(func(sc *scene, p statement.Proof) statement.Proof { return sc.denies("mallory", p) }), Missing, "no request", true},
+		"by an operator who approves nothing":    {deciding(func(sc *scene, p statement.Proof) statement.Proof { return sc.approves("dave", p) }), Denied, "no approver", true},
+		"as a denial by an auditor we never ask": {deciding(func(sc *scene, p statement.Proof) statement.Proof { return sc.denies("frank", p) }), Denied, "no approver", true},
 		"by the same person again": {deciding(func(sc *scene, p statement.Proof) statement.Proof {
 			sc.must(sc.approves("bob", p))
 			return sc.approves("bob", p)
@@ -185,7 +187,7 @@ func TestADecisionIsRefused(t *testing.T) {
 		"once the approver was removed": {deciding(func(sc *scene, p statement.Proof) statement.Proof {
 			sc.must(sc.revises(func(doc *policy.Document) { doc.Groups["approvers"] = []statement.Person{"carol", "erin", "gwen"} }))
 			return sc.approves("bob", p)
-		}), Denied, "no approver", true},
+		}), Missing, "no request", true},
 	}
 	for name, c := range cases {
 		t.Run(name, c.run)
@@ -201,12 +203,15 @@ func TestAnEndIsRefused(t *testing.T) {
 	}
 	cases := map[string]refusal{
 		"a withdrawal by another": {deciding(func(sc *scene, p statement.Proof) statement.Proof { return sc.ends("erin", statement.Withdraw, p) }),
+			Missing, "no request", true},
+		"a withdrawal by an approver": {deciding(func(sc *scene, p statement.Proof) statement.Proof { return sc.ends("bob", statement.Withdraw, p) }),
 			Denied, "only alice", true},
 		"a withdrawal after the grant":         {by("alice", statement.Withdraw), Conflict, "already approved", true},
-		"a return by another":                  {by("erin", statement.Return), Denied, "only alice", true},
+		"a return by another":                  {by("erin", statement.Return), Missing, "no grant", true},
 		"a return by an operator":              {by("dave", statement.Return), Denied, "only alice", true},
-		"a revocation by nobody in particular": {by("mallory", statement.Revoke), Denied, "may not revoke", true},
-		"a revocation by another engineer":     {by("erin", statement.Revoke), Denied, "may not revoke", true},
+		"a revocation by nobody in particular": {by("mallory", statement.Revoke), Missing, "no grant", true},
+		"a revocation by an auditor":           {by("frank", statement.Revoke), Denied, "may not revoke", true},
+		"a revocation by another engineer":     {by("erin", statement.Revoke), Missing, "no grant", true},
 		"a revocation of what was returned": {after(func(sc *scene, p statement.Proof) statement.Proof {
 			sc.must(sc.ends("alice", statement.Return, p))
 			return sc.ends("bob", statement.Revoke, p)

@@ -35,7 +35,7 @@ func everything(t *testing.T) *scene {
 	sc.must(expiring)
 	sc.must(sc.reports("db1", 1))
 	sc.must(sc.reports("db1", 4))
-	sc.refused(Denied, sc.approves("mallory", expiring))
+	sc.refused(Missing, sc.approves("mallory", expiring))
 	ended := sc.granted()
 	shorter := sc.revises(changeRole("db-admin", func(r *policy.Role) { r.Eligible = []policy.Name{"erin"} }))
 	other := sc.revises(changeRole("db-admin", func(r *policy.Role) { r.Longest = 7200 }))

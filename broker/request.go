@@ -163,11 +163,14 @@ func (t *turn) notTwice(a asked) error {
 // fileDecision decides an approver's yes or no.
 func (t *turn) fileDecision(d statement.Decision, o statement.Opened, p statement.Proof) error {
 	id := StemOf(d.Request).Request()
-	r, err := t.pendingRequest(id)
+	r, err := t.requestFor(d.Person, id)
 	if err != nil {
 		return err
 	}
 	if err := mayDecide(t.chain.Current(), r.Body, d.Person); err != nil {
+		return err
+	}
+	if err := t.stillPending(r); err != nil {
 		return err
 	}
 	if slices.Contains(r.decided, d.Person) {
@@ -191,19 +194,24 @@ func (t *turn) fileDecision(d statement.Decision, o statement.Opened, p statemen
 	return t.open(w, dossier, o.Hash)
 }
 
-// pendingRequest finds a request that can still be decided or withdrawn.
-func (t *turn) pendingRequest(id RequestID) (*Request, error) {
+// requestFor finds a request that concerns the person; any other is as missing as one that never was.
+func (t *turn) requestFor(person statement.Person, id RequestID) (*Request, error) {
 	r, filed := t.s.requests[id.Stem()]
-	if !filed {
-		return nil, Refuse(Missing, "pim-ssh inbox", "no request %s", id)
+	if !filed || !Concerns(t.chain.Current(), r.Body, person) {
+		return nil, Refuse(Missing, "pim-ssh status", "no request %s", id)
 	}
+	return r, nil
+}
+
+// stillPending reports why a request can no longer be decided or withdrawn.
+func (t *turn) stillPending(r *Request) error {
 	switch state := r.StateAt(t.now); state {
 	case StatePending:
-		return r, nil
+		return nil
 	case StateExpired:
-		return nil, Refuse(Expired, "ask for a new request", "%s expired at %s", id, r.Body.Expires)
+		return Refuse(Expired, "ask for a new request", "%s expired at %s", r.ID, r.Body.Expires)
 	default:
-		return nil, Refuse(Conflict, "pim-ssh status "+string(id), "%s is already %s", id, state)
+		return Refuse(Conflict, "pim-ssh status "+string(r.ID), "%s is already %s", r.ID, state)
 	}
 }
 

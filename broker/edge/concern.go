@@ -9,12 +9,8 @@ import (
 	"pim-ssh/broker/statement"
 )
 
-// sees reports whether a request and its grant concern the caller: who asked, who approves the role, and who looks after
-// the deployment.
-func (a asking) sees(r broker.Request) bool {
-	return a.person == r.Body.Person || slices.Contains(a.doc.Approvers(r.Body.Role), a.person) ||
-		a.doc.Operator(a.person) || a.doc.Auditor(a.person) || a.doc.Steward(a.person)
-}
+// sees reports whether a request and its grant concern the caller.
+func (a asking) sees(r broker.Request) bool { return broker.Concerns(a.doc, r.Body, a.person) }
 
 // seen returns the requests that concern the caller and that keep holds for, newest first.
 func (a asking) seen(keep func(broker.Request) bool) []broker.Request {

@@ -84,9 +84,9 @@ func TestCertificatesAreForTheHolderOfALiveGrantOnly(t *testing.T) {
 		}
 	}
 	second := forger.Key(t)
-	for _, thief := range []statement.Person{"bob", "mallory"} {
+	for thief, kind := range map[statement.Person]broker.Kind{"bob": broker.Denied, "mallory": broker.Missing} {
 		head := s.world.Head(statement.KindCertificate, thief)
-		s.refused(s.world.Sign(statement.Certificate{Head: head, Grant: string(grant), Key: s.key(second)}, thief), broker.Denied)
+		s.refused(s.world.Sign(statement.Certificate{Head: head, Grant: string(grant), Key: s.key(second)}, thief), kind)
 	}
 	more := s.submit(s.world.Sign(statement.Certificate{Head: s.world.Head(statement.KindCertificate, "alice"), Grant: string(grant), Key: s.key(second)}, "alice"))
 	view, err := s.as("alice").Grant(t.Context(), string(grant))
