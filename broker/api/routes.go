@@ -1,6 +1,10 @@
 package api
 
-import "net/http"
+import (
+	"net/http"
+
+	"pim-ssh/broker/statement"
+)
 
 // Who says what must be known of the caller before a route's handler runs.
 type Who int
@@ -60,14 +64,17 @@ type Route struct {
 	Doc     string
 }
 
-// MaxStatementBody is the largest body of POST /v1/statements in bytes: one proof of the largest payload.
-const MaxStatementBody = 96 << 10
+// Largest bodies of POST /v1/statements in bytes: one proof of the largest payload, and one of the largest policy.
+const (
+	MaxStatementBody = 96 << 10
+	MaxPolicyBody    = statement.MaxProof
+)
 
 // Routes returns the one table of routes. What is not in it does not exist.
 func Routes() []Route {
 	return []Route{
 		{RoutePolicy, http.MethodGet, "/v1/policy", []string{"after"}, Anyone, 0, "the signed policy chain, revisions greater than after"},
-		{RouteStatements, http.MethodPost, "/v1/statements", nil, Anyone, MaxStatementBody, "files one signed statement; the proof says who speaks"},
+		{RouteStatements, http.MethodPost, "/v1/statements", nil, Anyone, MaxPolicyBody, "files one signed statement; the proof says who speaks"},
 		{RouteWhoami, http.MethodGet, "/v1/whoami", nil, Person, 0, "who the caller is in the current policy"},
 		{RouteRoles, http.MethodGet, "/v1/roles", nil, Person, 0, "the roles, what they reach, and who approves them"},
 		{RouteRequests, http.MethodGet, "/v1/requests", []string{"all"}, Concerned, 0, "requests the caller made or may decide; all=true also ended ones"},

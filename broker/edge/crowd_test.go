@@ -84,7 +84,7 @@ func drip(conn net.Conn) {
 // TestAHugeBodyIsNotRead sends more than a statement can be, announced and not.
 func TestAHugeBodyIsNotRead(t *testing.T) {
 	s := newStage(t, nil, nil)
-	huge := strings.Repeat("x", api.MaxStatementBody+1)
+	huge := strings.Repeat("x", api.MaxPolicyBody+1)
 	for name, body := range map[string]io.Reader{"announced": strings.NewReader(huge), "chunked": io.MultiReader(strings.NewReader(huge))} {
 		if status, said := s.raw("POST", "/v1/statements", nil, body); status != 400 {
 			t.Errorf("%s: %d %s", name, status, said)

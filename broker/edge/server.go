@@ -41,6 +41,7 @@ const (
 	shutdownTimeout = 5 * time.Second
 	maxHeader       = 40 << 10 // two proofs in base64
 	maxFiling       = 64       // statements being verified and decided at once
+	maxLarge        = 4        // policies too large for any other statement being read and decided at once
 )
 
 // Config is what a server needs from outside.
@@ -61,6 +62,8 @@ type Server struct {
 	log      *slog.Logger
 	mux      *http.ServeMux
 	filing   chan struct{} // one slot for each statement in hand
+	large    chan struct{} // one slot for each large one
+	slotWait time.Duration // how long a statement waits for its slot
 	rubbish  atomic.Uint64
 	watchers watchers
 	recent   recent
@@ -74,7 +77,8 @@ type Server struct {
 func New(config Config) *Server {
 	s := &Server{
 		cluster: config.Cluster, ca: config.CA, now: config.Now, random: config.Random, log: config.Log,
-		mux: http.NewServeMux(), filing: make(chan struct{}, maxFiling), patience: frameTimeout, stopping: make(chan struct{}),
+		mux: http.NewServeMux(), filing: make(chan struct{}, maxFiling), large: make(chan struct{}, maxLarge),
+		slotWait: headerTimeout, patience: frameTimeout, stopping: make(chan struct{}),
 	}
 	bound := s.handlers()
 	for _, route := range api.Routes() {

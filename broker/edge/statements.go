@@ -4,23 +4,34 @@ import (
 	"context"
 	"io"
 	"net/http"
+	"time"
 
 	"pim-ssh/broker"
 	"pim-ssh/broker/api"
+	"pim-ssh/broker/policy"
 	"pim-ssh/broker/statement"
 )
 
 // statements files one signed statement. Bytes that no known kind of statement explains, or whose signatures do not
 // hold, are counted and nothing else; what is authentic and refused becomes an event inside the cluster.
-func (s *Server) statements(_ http.ResponseWriter, r *http.Request) (any, error) {
-	body, err := io.ReadAll(r.Body)
+func (s *Server) statements(w http.ResponseWriter, r *http.Request) (any, error) {
+	body, err := readUpTo(r.Body, api.MaxStatementBody+1)
 	if err != nil {
-		return nil, broker.Refuse(broker.Invalid, "", "the body was not read: %w", err)
-	}
-	if err := s.takeSlot(r.Context()); err != nil {
 		return nil, err
 	}
-	defer func() { <-s.filing }()
+	slots := s.filing
+	if len(body) > api.MaxStatementBody {
+		slots = s.large
+	}
+	if err := s.takeSlot(r.Context(), slots); err != nil {
+		return nil, err
+	}
+	defer func() { <-slots }()
+	if slots == s.large {
+		if body, err = readRest(w, r, body); err != nil {
+			return nil, err
+		}
+	}
 	proof, err := statement.ParseProof(body)
 	if err != nil {
 		s.rubbish.Add(1)
@@ -45,14 +56,24 @@ func (s *Server) statements(_ http.ResponseWriter, r *http.Request) (any, error)
 // propose has the cluster decide, within the share of the key that signed. What leaves nothing in the log (a repetition,
 // a stranger) costs nothing: sending somebody else's statement again takes nothing from them.
 func (s *Server) propose(ctx context.Context, proof statement.Proof, command broker.Command) (broker.Outcome, error) {
+	var before uint64
+	var doc *policy.Document
+	if err := s.cluster.View(ctx, func(state *broker.State) { before, doc = state.Index(), state.Chain().Current() }); err != nil {
+		return broker.Outcome{}, err
+	}
+	large := len(proof.Payload) > statement.MaxPayload
+	if large && len(proof.Signatures) > len(doc.Stewards.People) {
+		s.rubbish.Add(1)
+		return broker.Outcome{}, broker.Refuse(broker.Denied, "pim-ssh policy sign", "it bears more signatures than there are stewards")
+	}
 	key, err := signer(proof, command)
 	if err != nil {
 		s.rubbish.Add(1)
 		return broker.Outcome{}, broker.Refuse(broker.Invalid, "let pim-ssh sign it", "%w", err)
 	}
-	var before uint64
-	if err := s.cluster.View(ctx, func(state *broker.State) { before = state.Index() }); err != nil {
-		return broker.Outcome{}, err
+	if owner, known := doc.KeyOwner(key); large && (!known || !doc.Steward(owner)) {
+		s.rubbish.Add(1)
+		return broker.Outcome{}, broker.Refuse(broker.Denied, "pim-ssh policy sign", "key %s is no steward's", key.Fingerprint())
 	}
 	if err := s.pace.take(key, s.now()); err != nil {
 		return broker.Outcome{}, err
@@ -81,13 +102,30 @@ func signer(proof statement.Proof, command broker.Command) (statement.Key, error
 }
 
 // takeSlot waits for one of the slots that bound how many statements are in hand.
-func (s *Server) takeSlot(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, headerTimeout)
+func (s *Server) takeSlot(ctx context.Context, slots chan struct{}) error {
+	ctx, cancel := context.WithTimeout(ctx, s.slotWait)
 	defer cancel()
 	select {
-	case s.filing <- struct{}{}:
+	case slots <- struct{}{}:
 		return nil
 	case <-ctx.Done():
 		return broker.Refuse(broker.Unavailable, "try again in a moment", "too many statements at once")
 	}
+}
+
+// readRest reads what follows the first part of a large body, within a time of its own: its slot is one of few.
+func readRest(w http.ResponseWriter, r *http.Request, first []byte) ([]byte, error) {
+	if err := http.NewResponseController(w).SetReadDeadline(time.Now().Add(headerTimeout)); err != nil {
+		return nil, err
+	}
+	rest, err := readUpTo(r.Body, api.MaxPolicyBody)
+	return append(first, rest...), err
+}
+
+func readUpTo(body io.Reader, most int64) ([]byte, error) {
+	data, err := io.ReadAll(io.LimitReader(body, most))
+	if err != nil {
+		return nil, broker.Refuse(broker.Invalid, "", "the body was not read: %w", err)
+	}
+	return data, nil
 }
