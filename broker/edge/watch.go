@@ -113,12 +113,16 @@ func (s *Server) watch(w http.ResponseWriter, r *http.Request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := s.watchers.enter(who.name()); err != nil {
+	st := &stream{server: s, who: who, out: w, control: http.NewResponseController(w)}
+	opening, err := st.authorise(r.Context(), after, given)
+	if err != nil {
+		return nil, err
+	}
+	if err := s.watchers.enter(who.name()); err != nil { // not before it is known that the name is the caller's
 		return nil, err
 	}
 	defer s.watchers.leave(who.name())
-	st := &stream{server: s, who: who, out: w, control: http.NewResponseController(w)}
-	if err := st.start(r.Context(), after, given); err != nil {
+	if err := st.start(opening); err != nil {
 		return nil, err
 	}
 	if err := st.follow(r.Context()); !errors.Is(err, errGone) {
@@ -148,10 +152,9 @@ type stream struct {
 	next    uint64 // index of the first event that is not said yet
 }
 
-// start authorises, says 200 and the opening frames. Errors before the first byte are the caller's to answer.
-func (st *stream) start(ctx context.Context, after uint64, given bool) error {
-	var opening []api.Frame
-	var refused error
+// authorise finds out whether the reader may read, where the stream begins and with what. Errors before the first byte
+// are the caller's to answer.
+func (st *stream) authorise(ctx context.Context, after uint64, given bool) (opening []api.Frame, refused error) {
 	err := st.server.cluster.View(ctx, func(state *broker.State) {
 		if refused = st.who.permit(state); refused != nil {
 			return
@@ -165,12 +168,11 @@ func (st *stream) start(ctx context.Context, after uint64, given bool) error {
 			st.next = state.Index()
 		}
 	})
-	if err == nil {
-		err = refused
-	}
-	if err != nil {
-		return err
-	}
+	return opening, cmp.Or(err, refused)
+}
+
+// start says 200 and the opening frames.
+func (st *stream) start(opening []api.Frame) error {
 	if err := st.control.SetReadDeadline(time.Time{}); err != nil {
 		return err
 	}

@@ -2,6 +2,7 @@ package edge
 
 import (
 	"bufio"
+	"context"
 	"crypto/tls"
 	"fmt"
 	"io"
@@ -263,4 +264,39 @@ func (s *stage) rawWatch(person statement.Person) *tls.Conn {
 		s.t.Fatalf("%q, %v", line, err)
 	}
 	return conn
+}
+
+// spied tells of every view while it is open.
+type spied struct {
+	Cluster
+	during func()
+}
+
+func (c spied) View(ctx context.Context, fn func(*broker.State)) error {
+	return c.Cluster.View(ctx, func(state *broker.State) {
+		c.during()
+		fn(state)
+	})
+}
+
+// TestThreatAStrangerTakesNobodysStreams watches as alice with mallory's key: as long as it is not known whose word that is,
+// none of alice's few places may be taken.
+func TestThreatAStrangerTakesNobodysStreams(t *testing.T) {
+	taken := 0
+	s := newStage(t, nil, func(server *Server, _ *Front) {
+		server.cluster = spied{server.cluster, func() {
+			server.watchers.mu.Lock()
+			defer server.watchers.mu.Unlock()
+			taken += server.watchers.total
+		}}
+	})
+	forged := s.reader("alice")
+	forged.Signer = s.world.People["mallory"]
+	client := s.client(api.Config{Policy: s.world.Chain.Current(), Reader: forged})
+	if _, err := client.Watch(t.Context(), nil); broker.KindOf(err) != broker.Denied {
+		t.Errorf("mallory as alice: %v", err)
+	}
+	if taken != 0 {
+		t.Errorf("%d places were taken meanwhile", taken)
+	}
 }
