@@ -12,13 +12,14 @@ import (
 const (
 	paceBurst  = 600  // statements at once
 	paceRefill = 10   // statements a second
-	paceKeys   = 8192 // keys remembered; when there are more, all start afresh
+	paceKeys   = 8192 // strangers' keys remembered; when there are more, all of those start afresh
 )
 
 // pace holds every key to its share.
 type pace struct {
-	mu   sync.Mutex
-	left map[statement.Key]share
+	mu      sync.Mutex
+	members bool // its keys are those of people and hosts: as many as there are, and none forgotten
+	left    map[statement.Key]share
 }
 
 // share is what a key may still file, as of a moment.
@@ -31,7 +32,7 @@ type share struct {
 func (p *pace) take(key statement.Key, now statement.Time) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.left == nil || len(p.left) >= paceKeys {
+	if p.left == nil || !p.members && len(p.left) >= paceKeys {
 		p.left = map[statement.Key]share{}
 	}
 	has, known := p.left[key]

@@ -57,3 +57,18 @@ func TestOneKeyFilesOnlySoMuch(t *testing.T) {
 		t.Error("it was filed")
 	}
 }
+
+// TestThreatStrangersKeysResetNobodysShare has mallory, whose share is used up, sign with keys made for the purpose until
+// brokers can remember no more keys.
+func TestThreatStrangersKeysResetNobodysShare(t *testing.T) {
+	s := newStage(t, nil, nil)
+	mallory := s.key(s.world.People["mallory"])
+	s.server.pace.left = map[statement.Key]share{mallory: {0, forger.Now() + 60}}
+	for i := range paceKeys {
+		s.server.pace.left[statement.Key(fmt.Sprint(i))] = share{1, forger.Now()}
+	}
+	forged, err := statement.Sign(statement.End{Head: s.world.Head(statement.KindEnd, "mallory"), Grant: "g-aaaaaaaaaaaaaaaaaaaaaaaaaa", How: statement.Revoke}, forger.Key(t))
+	s.must(err)
+	s.refused(forged, broker.Denied)
+	s.refused(s.world.Ask("mallory", "root", "db1", 60, forger.Key(t), nil), broker.Unavailable)
+}

@@ -67,7 +67,8 @@ type Server struct {
 	rubbish  atomic.Uint64
 	watchers watchers
 	recent   recent
-	pace     pace
+	pace     pace // of people's and hosts' keys
+	strange  pace // of all others: whoever makes keys shares with those who do, and with nobody else
 	seen     sightings
 	patience time.Duration // how long a watcher may take for one frame
 	stopping chan struct{} // closed when Serve ends: streams end too
@@ -77,7 +78,7 @@ type Server struct {
 func New(config Config) *Server {
 	s := &Server{
 		cluster: config.Cluster, ca: config.CA, now: config.Now, random: config.Random, log: config.Log,
-		mux: http.NewServeMux(), filing: make(chan struct{}, maxFiling), large: make(chan struct{}, maxLarge),
+		mux: http.NewServeMux(), filing: make(chan struct{}, maxFiling), large: make(chan struct{}, maxLarge), pace: pace{members: true},
 		slotWait: headerTimeout, patience: frameTimeout, stopping: make(chan struct{}),
 	}
 	bound := s.handlers()

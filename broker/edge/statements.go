@@ -8,7 +8,6 @@ import (
 
 	"pim-ssh/broker"
 	"pim-ssh/broker/api"
-	"pim-ssh/broker/policy"
 	"pim-ssh/broker/statement"
 )
 
@@ -56,33 +55,54 @@ func (s *Server) statements(w http.ResponseWriter, r *http.Request) (any, error)
 // propose has the cluster decide, within the share of the key that signed. What leaves nothing in the log (a repetition,
 // a stranger) costs nothing: sending somebody else's statement again takes nothing from them.
 func (s *Server) propose(ctx context.Context, proof statement.Proof, command broker.Command) (broker.Outcome, error) {
-	var before uint64
-	var doc *policy.Document
-	if err := s.cluster.View(ctx, func(state *broker.State) { before, doc = state.Index(), state.Chain().Current() }); err != nil {
-		return broker.Outcome{}, err
-	}
 	large := len(proof.Payload) > statement.MaxPayload
-	if large && len(proof.Signatures) > len(doc.Stewards.People) {
-		s.rubbish.Add(1)
-		return broker.Outcome{}, broker.Refuse(broker.Denied, "pim-ssh policy sign", "it bears more signatures than there are stewards")
+	if large {
+		if err := s.mayBeStewards(ctx, proof); err != nil {
+			return broker.Outcome{}, err
+		}
 	}
 	key, err := signer(proof, command)
 	if err != nil {
 		s.rubbish.Add(1)
 		return broker.Outcome{}, broker.Refuse(broker.Invalid, "let pim-ssh sign it", "%w", err)
 	}
-	if owner, known := doc.KeyOwner(key); large && (!known || !doc.Steward(owner)) {
+	var before uint64
+	share, steward := &s.strange, false
+	if err := s.cluster.View(ctx, func(state *broker.State) {
+		before = state.Index()
+		person, isPerson := state.Chain().Current().KeyOwner(key)
+		steward = isPerson && state.Chain().Current().Steward(person)
+		if _, isHost := state.HostOf(key); isPerson || isHost {
+			share = &s.pace
+		}
+	}); err != nil {
+		return broker.Outcome{}, err
+	}
+	if large && !steward {
 		s.rubbish.Add(1)
 		return broker.Outcome{}, broker.Refuse(broker.Denied, "pim-ssh policy sign", "key %s is no steward's", key.Fingerprint())
 	}
-	if err := s.pace.take(key, s.now()); err != nil {
+	if err := share.take(key, s.now()); err != nil {
 		return broker.Outcome{}, err
 	}
 	outcome, err := s.cluster.Propose(ctx, command)
 	if outcome.Index < before {
-		s.pace.give(key)
+		share.give(key)
 	}
 	return outcome, err
+}
+
+// mayBeStewards refuses a large policy before its signatures are looked at, when they are more than stewards could make.
+func (s *Server) mayBeStewards(ctx context.Context, proof statement.Proof) error {
+	stewards := 0
+	if err := s.cluster.View(ctx, func(state *broker.State) { stewards = len(state.Chain().Current().Stewards.People) }); err != nil {
+		return err
+	}
+	if len(proof.Signatures) > stewards {
+		s.rubbish.Add(1)
+		return broker.Refuse(broker.Denied, "pim-ssh policy sign", "it bears more signatures than there are stewards")
+	}
+	return nil
 }
 
 // signer is the key that made a proof's first signature, which holds.
