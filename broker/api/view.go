@@ -81,7 +81,7 @@ type RequestView struct {
 	Person    statement.Person     `json:"person"`
 	State     State                `json:"state"`
 	Reason    string               `json:"reason"`
-	Ticket    string               `json:"ticket,omitzero"`
+	Ticket    string               `json:"ticket"`
 	Duration  statement.Seconds    `json:"duration"`
 	FiledAt   statement.Time       `json:"filed_at"`
 	ExpiresAt statement.Time       `json:"expires_at"`
@@ -98,7 +98,7 @@ type Need = broker.Need
 type DecisionView struct {
 	Person  statement.Person  `json:"person"`
 	Verdict statement.Verdict `json:"verdict"`
-	Reason  string            `json:"reason,omitzero"`
+	Reason  string            `json:"reason"`
 	At      statement.Time    `json:"at"` // the decision's own created
 }
 
@@ -118,7 +118,7 @@ type GrantView struct {
 	From         statement.Time       `json:"from"`
 	Until        statement.Time       `json:"until"`
 	Phase        broker.Phase         `json:"phase"`
-	EndedBy      statement.Person     `json:"ended_by,omitzero"`     // who returned or revoked it, when a person did
+	EndedBy      statement.Person     `json:"ended_by"`              // who returned or revoked it, when a person did
 	Certificates []CertificateView    `json:"certificates,omitzero"` // for the holder of a live grant only
 	Dossier      broker.Dossier       `json:"dossier"`
 }
