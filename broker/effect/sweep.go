@@ -49,7 +49,7 @@ func (s *Sweep) Run(ctx context.Context) {
 func (s *Sweep) Once(ctx context.Context) {
 	var tick *broker.Command
 	err := s.Cluster.View(ctx, func(state *broker.State) {
-		if due(state, s.Now()) || state.Index() >= s.compared+compareAfter {
+		if state.Due(s.Now()) || state.Index() >= s.compared+compareAfter {
 			command := broker.TickAt(s.Now(), &broker.StateAt{Index: state.Index(), Digest: state.Digest()})
 			s.compared, tick = state.Index(), &command
 		}
@@ -60,17 +60,4 @@ func (s *Sweep) Once(ctx context.Context) {
 	if _, err := s.Cluster.Propose(ctx, *tick); err != nil {
 		s.Log.Warn("the sweep was not recorded and will be tried again", "error", err)
 	}
-}
-
-// due reports whether time alone has ended a request or a grant that the log does not yet say is over.
-func due(state *broker.State, now statement.Time) bool {
-	for _, r := range state.Requests() {
-		if r.ClosedAt != 0 {
-			continue
-		}
-		if r.Grant != nil && r.Grant.Phase(now) == broker.PhaseLapsed || r.StateAt(now) == broker.StateExpired {
-			return true
-		}
-	}
-	return false
 }
