@@ -118,7 +118,7 @@ type GrantView struct {
 	From         statement.Time       `json:"from"`
 	Until        statement.Time       `json:"until"`
 	Phase        broker.Phase         `json:"phase"`
-	EndedBy      statement.Person     `json:"ended_by"`              // who returned or revoked it, when a person did
+	EndedBy      statement.Person     `json:"ended_by,omitzero"`     // who returned or revoked it, when a person did
 	Certificates []CertificateView    `json:"certificates,omitzero"` // for the holder of a live grant only
 	Dossier      broker.Dossier       `json:"dossier"`
 }

@@ -11,8 +11,8 @@ import (
 func TestEveryFieldOfTheContractIsAlwaysThere(t *testing.T) {
 	for fields, view := range map[string]any{
 		"id role scope person state reason ticket filed_at expires_at needs decisions grant": RequestView{},
-		"id request person role hosts from until phase ended_by":                             GrantView{},
-		"person verdict reason at": DecisionView{},
+		"id request person role hosts from until phase":                                      GrantView{},
+		"person verdict reason at":                                                           DecisionView{},
 	} {
 		encoded, err := json.Marshal(view)
 		if err != nil {
