@@ -3,6 +3,8 @@ package edge
 import (
 	"crypto/ed25519"
 	"fmt"
+	"net/http"
+	"net/http/httptest"
 	"strings"
 	"testing"
 	"time"
@@ -84,4 +86,39 @@ func TestThreatLargeBodiesTakeTurns(t *testing.T) {
 	}
 	ask := s.world.Ask("alice", "web-deploy", "web1", 60, s.world.People["alice"], nil)
 	s.submit(ask)
+}
+
+// widest is an answer of which only the largest piece is known.
+type widest struct {
+	header http.Header
+	piece  int
+}
+
+func (w *widest) Header() http.Header { return w.header }
+func (w *widest) WriteHeader(int)     {}
+func (w *widest) Write(b []byte) (int, error) {
+	w.piece = max(w.piece, len(b))
+	return len(b), nil
+}
+
+// TestThreatNoStrangerHasTheChainCopied asks for the chain as anybody may, as slow readers by the thousand would: what is
+// held for each is one revision, not all there ever were.
+func TestThreatNoStrangerHasTheChainCopied(t *testing.T) {
+	s := newStage(t, nil, nil)
+	largest := 0
+	for range 10 {
+		s.revise(hire(s, 100))
+		largest = max(largest, len(s.world.Chain.Proofs()[s.world.Chain.Ref().Revision-1].Payload))
+	}
+	w := &widest{header: http.Header{}}
+	request := httptest.NewRequestWithContext(t.Context(), "GET", "/v1/policy", nil)
+	s.server.ServeHTTP(w, request)
+	if w.piece > 2*largest {
+		t.Errorf("the answer holds %d bytes at once; the largest revision has %d", w.piece, largest)
+	}
+	policies, err := s.as("").Policies(t.Context(), 0)
+	s.must(err)
+	if len(policies) != 11 {
+		t.Errorf("%d revisions", len(policies))
+	}
 }

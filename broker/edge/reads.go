@@ -6,6 +6,8 @@ import (
 	"slices"
 	"strconv"
 
+	"github.com/go-json-experiment/json"
+
 	"pim-ssh/broker"
 	"pim-ssh/broker/api"
 	"pim-ssh/broker/policy"
@@ -46,7 +48,7 @@ func (s *Server) read(answer func(asking) (any, error)) handler {
 }
 
 // policy answers anyone: the chain is signed.
-func (s *Server) policy(_ http.ResponseWriter, r *http.Request) (any, error) {
+func (s *Server) policy(w http.ResponseWriter, r *http.Request) (any, error) {
 	after, given, err := number(r, "after")
 	if err != nil {
 		return nil, err
@@ -54,12 +56,34 @@ func (s *Server) policy(_ http.ResponseWriter, r *http.Request) (any, error) {
 	if !given {
 		after = 0
 	}
-	answer := api.Policies{}
-	err = s.cluster.View(r.Context(), func(state *broker.State) {
-		proofs := state.Chain().Proofs()
-		answer.Policies = proofs[min(after, uint64(len(proofs))):]
-	})
-	return answer, err
+	var proofs []statement.Proof
+	if err := s.cluster.View(r.Context(), func(state *broker.State) { proofs = state.Chain().Proofs() }); err != nil {
+		return nil, err
+	}
+	s.note(r, writePolicies(w, proofs[min(after, uint64(len(proofs))):]))
+	return nil, nil
+}
+
+// writePolicies writes api.Policies one revision at a time: strangers may ask for all there ever were, and read slowly.
+func writePolicies(w http.ResponseWriter, proofs []statement.Proof) error {
+	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("Cache-Control", "no-store")
+	before := `{"policies":[`
+	for _, proof := range proofs {
+		encoded, err := json.Marshal(proof, json.Deterministic(true))
+		if err != nil {
+			return err
+		}
+		if _, err := w.Write(append([]byte(before), encoded...)); err != nil {
+			return err
+		}
+		before = ","
+	}
+	if len(proofs) > 0 {
+		before = ""
+	}
+	_, err := w.Write([]byte(before + "]}\n"))
+	return err
 }
 
 // number reads a decimal query parameter in its one spelling, and whether it was given.
