@@ -4,6 +4,7 @@ import (
 	"crypto/ed25519"
 	"crypto/rand"
 	"crypto/tls"
+	"errors"
 	"fmt"
 	"io"
 	"log"
@@ -12,6 +13,7 @@ import (
 	"strings"
 	"testing"
 	"time"
+	"unicode/utf8"
 
 	"golang.org/x/crypto/ssh"
 
@@ -212,6 +214,30 @@ func TestAStreamThatFallsSilentIsDead(t *testing.T) {
 			}
 		case <-time.After(wait.limit):
 			t.Errorf("%s: still waiting", what)
+		}
+	}
+}
+
+// TestThreatAHostileBrokerCannotFloodTheTerminal has a broker refuse at great length.
+func TestThreatAHostileBrokerCannotFloodTheTerminal(t *testing.T) {
+	long := strings.Repeat("é", 1<<20)
+	p := newPretend(t, func(w http.ResponseWriter, _ *http.Request) {
+		w.WriteHeader(http.StatusForbidden)
+		fmt.Fprintf(w, `{"kind":"denied","message":%q,"hint":%q}`, long, long)
+	})
+	client, err := NewClient(Config{Policy: of(p)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer client.Close()
+	_, err = client.Policies(t.Context(), 0)
+	var told *broker.Error
+	if !errors.As(err, &told) || told.Kind != broker.Denied {
+		t.Fatalf("%.100v", err)
+	}
+	for what, text := range map[string]string{"message": told.Msg, "hint": told.Hint} {
+		if len(text) > maxWords+len("…") || !utf8.ValidString(text) || !strings.HasSuffix(text, "é…") {
+			t.Errorf("the %s has %d bytes and ends with %q", what, len(text), text[max(0, len(text)-8):])
 		}
 	}
 }

@@ -3,6 +3,7 @@ package api
 import (
 	"errors"
 	"fmt"
+	"unicode/utf8"
 
 	"pim-ssh/broker"
 	"pim-ssh/broker/statement"
@@ -26,9 +27,24 @@ func problem(status int, data []byte) error {
 	}
 	kind := broker.Kind(said.Kind)
 	if kind.HTTPStatus() != status {
-		return &broker.Error{Kind: broker.Unavailable, Msg: fmt.Sprintf("the broker answered %d with kind %q", status, said.Kind)}
+		return &broker.Error{Kind: broker.Unavailable, Msg: fmt.Sprintf("the broker answered %d with kind %.40q", status, said.Kind)}
 	}
-	return &broker.Error{Kind: kind, Msg: said.Message, Hint: said.Hint}
+	return &broker.Error{Kind: kind, Msg: words(said.Message), Hint: words(said.Hint)}
+}
+
+// maxWords is how many bytes of a broker's message or hint a person is shown: an honest one names a role, a few hosts.
+const maxWords = 2000
+
+// words cuts a text between two characters.
+func words(text string) string {
+	if len(text) <= maxWords {
+		return text
+	}
+	cut := maxWords
+	for !utf8.RuneStart(text[cut]) {
+		cut--
+	}
+	return text[:cut] + "…"
 }
 
 func unavailable(err error) bool {
