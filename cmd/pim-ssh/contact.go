@@ -93,8 +93,12 @@ func (c *contact) as(ctx context.Context) (*api.Client, error) {
 	return client, nil
 }
 
-// sign makes the statement's proof with the person's key.
+// sign makes the statement's proof with the person's key. What was typed and fits no statement is told before a key is
+// looked for.
 func (c *contact) sign(ctx context.Context, body statement.Body) (statement.Proof, error) {
+	if _, err := statement.Encode(body); err != nil {
+		return statement.Proof{}, usage("the same command, with that changed", "%v", err)
+	}
 	signer, err := c.keyOfPerson(ctx)
 	if err != nil {
 		return statement.Proof{}, err
