@@ -6,8 +6,10 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"github.com/go-json-experiment/json"
 
@@ -52,7 +54,9 @@ func vouched(chain policy.Chain, proof statement.Proof) (enrolled, error) {
 	return enrolled{token: token, host: host, proof: proof}, nil
 }
 
-// hosts asks for the enrolled hosts, believes the vouched ones, and keeps their enrolments for known-hosts.
+// hosts asks for the enrolled hosts, believes the vouched ones, and keeps their enrolments for known-hosts. A host that was
+// seen before stays the machine it was, also while a broker does not show it, until an operator signs a newer token for it:
+// an old token, stolen or of an operator who has left, moves nobody's ssh.
 func (c *contact) hosts(ctx context.Context) (map[statement.HostName]enrolled, error) {
 	client, err := c.as(ctx)
 	if err != nil {
@@ -62,26 +66,51 @@ func (c *contact) hosts(ctx context.Context) (map[statement.HostName]enrolled, e
 	if err != nil {
 		return nil, err
 	}
+	before, err := c.keptHosts(c.chain)
+	if err != nil {
+		return nil, err
+	}
+	known := map[statement.HostName]enrolled{}
+	for _, host := range before {
+		known[host.token.Name] = host
+	}
 	believed := map[statement.HostName]enrolled{}
-	var lines bytes.Buffer
 	for _, view := range views {
 		host, err := vouched(c.chain, view.Enrolment)
 		if err != nil {
 			c.term.Warn("a host the broker calls %s is left out: %s", view.Name, err)
 			continue
 		}
-		believed[host.token.Name] = host
-		line, err := json.Marshal(view.Enrolment)
+		name := host.token.Name
+		if older, seen := known[name]; seen && !host.succeeds(older) {
+			c.term.Warn("%s is shown as another machine than before, under no newer token: it stays what it was; tell an operator", name)
+			host = older
+		}
+		believed[name], known[name] = host, host
+	}
+	return believed, c.keepHosts(known)
+}
+
+// succeeds reports whether an enrolment may take the place of an earlier one of the same name.
+func (e enrolled) succeeds(older enrolled) bool {
+	return e.proof.Hash() == older.proof.Hash() || e.token.Created > older.token.Created
+}
+
+// keepHosts writes the enrolments for keptHosts.
+func (d *desk) keepHosts(known map[statement.HostName]enrolled) error {
+	var lines bytes.Buffer
+	for _, name := range slices.Sorted(maps.Keys(known)) {
+		line, err := json.Marshal(known[name].proof)
 		if err != nil {
-			return nil, err
+			return err
 		}
 		lines.Write(append(line, '\n'))
 	}
-	state, err := c.stateDir()
+	state, err := d.stateDir()
 	if err != nil {
-		return nil, err
+		return err
 	}
-	return believed, writeFile(filepath.Join(state, "hosts"), lines.Bytes(), 0o600)
+	return writeFile(filepath.Join(state, "hosts"), lines.Bytes(), 0o600)
 }
 
 // keptHosts reads the enrolments kept by hosts and verifies them again. What does not verify is passed over.

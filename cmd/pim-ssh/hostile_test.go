@@ -472,3 +472,29 @@ func TestHostileBrokerCannotInventAGrant(t *testing.T) {
 }
 
 func quietLog() *log.Logger { return log.New(io.Discard, "", 0) }
+
+// TestThreatHostileBrokerCannotReplaceAHost: a token file that was stolen long ago, or signed by an operator who has left, still
+// verifies. A broker that shows what a thief enrolled with it, after showing nothing for a while, moves nobody's ssh.
+func TestThreatHostileBrokerCannotReplaceAHost(t *testing.T) {
+	o := startOwned(t, realIdentity)
+	once, thief := newKey(t), newKey(t)
+	head := o.head("dave", statement.KindHostToken)
+	head.Created, head.NotAfter = head.Created-7200, head.Created-7200+300
+	token := o.sign(statement.HostToken{Head: head, Name: "db1", Labels: map[string]string{"tier": "db"}, Addresses: []string{"db1"},
+		Key: o.public(once), Expires: head.Created.Add(3600)}, o.keys["dave"])
+	head.Kind, head.Person, head.Host = statement.KindEnrolment, "", "db1"
+	stolen := o.sign(statement.Enrolment{Head: head, Token: token, MachineID: statement.HashOf([]byte("thief")), Identity: o.public(thief),
+		HostKeys: []statement.Key{o.public(thief)}}, once, thief)
+	alice := o.seat("alice")
+	for what, shown := range [][]statement.Proof{o.enrolments, nil, {stolen}, {stolen, o.enrolments[0]}, {o.enrolments[0], stolen}} {
+		o.hosts = shown
+		_, talk, code := alice.run("host", "list")
+		if warned := strings.Contains(talk, "db1 is shown as another machine"); code != 0 || warned != (what > 1) {
+			t.Errorf("step %d: exit %d, warned: %v\n%s", what, code, warned, talk)
+		}
+		out, _, _ := alice.run("known-hosts", "db1")
+		if strings.Contains(out, string(o.public(thief))) || !strings.Contains(out, string(o.public(o.hostKey))) {
+			t.Errorf("step %d: ssh is told\n%s", what, out)
+		}
+	}
+}
