@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"slices"
 	"strings"
@@ -93,10 +94,11 @@ func forPerson(r ruling) string {
 	return text
 }
 
-// enforcing is asked of the disk each time: what the C module sees is what we see.
+// enforcing is asked of the disk each time, in the C module's own words: only a state directory that is plainly absent
+// means that this host observes; one that cannot be read does not.
 func (a *Agent) enforcing() bool {
-	_, err := os.Stat(a.Enforcing)
-	return err == nil
+	_, err := os.Lstat(a.Enforcing)
+	return !errors.Is(err, fs.ErrNotExist)
 }
 
 // account rules on PAM's account phase: may this login or sudo run go on at all?
