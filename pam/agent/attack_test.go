@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+	"time"
 
 	"pim-ssh/packaging/lab/forger"
 )
@@ -31,4 +32,38 @@ func TestAnEnforcingHostWhoseStateCannotBeReadStillRefuses(t *testing.T) {
 			}
 		})
 	}
+}
+
+// The agent is dead when the window ends, the reaper does its work, and then somebody sets the clock back into the window
+// (no further than the floor forgives: the floor is as old as the agent's death) and starts the agent again.
+func TestAClockSetBackBehindTheReaperReopensNothing(t *testing.T) {
+	w := forger.New(t, nil)
+	m := newMachine(t, w)
+	stem := m.feed(db("alice", "db1")(w))
+	a := m.start()
+	a.settle(t.Context())
+	m.wantStands(stem, true)
+	if err := a.Close(); err != nil {
+		t.Fatal(err)
+	}
+
+	m.clock.pass(601 * time.Second)
+	for _, path := range m.units.windows[stem].Remove { // as the reaper does
+		if err := os.Remove(path); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := m.units.Close(t.Context(), stem); err != nil {
+		t.Fatal(err)
+	}
+	m.clock.set(-500*time.Second, 0)
+	a = m.start()
+	a.settle(t.Context())
+	m.wantStands(stem, false)
+	if err := a.Close(); err != nil {
+		t.Fatal(err)
+	}
+	a = m.start() // and it stays over when its record is gone
+	a.settle(t.Context())
+	m.wantStands(stem, false)
 }
