@@ -21,9 +21,11 @@ import (
 )
 
 // Units holds processes of grants and ends them when their time is up, whether or not we live. Systemd is the one
-// that does; Open is idempotent and adopts what stands, Close returns when nothing in the unit lives.
+// that does; Open is idempotent and adopts what stands, Close returns when nothing in the unit lives. Place finds a
+// unit's processes without asking anybody; false when there is no such unit.
 type Units interface {
 	Open(ctx context.Context, w Window) (Place, error)
+	Place(stem broker.Stem) (Place, bool)
 	Close(ctx context.Context, stem broker.Stem) error
 	Stems(ctx context.Context) ([]broker.Stem, error)
 }

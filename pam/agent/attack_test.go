@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"pim-ssh/broker"
 	"pim-ssh/packaging/lab/forger"
 )
 
@@ -66,4 +67,68 @@ func TestAClockSetBackBehindTheReaperReopensNothing(t *testing.T) {
 	a = m.start() // and it stays over when its record is gone
 	a.settle(t.Context())
 	m.wantStands(stem, false)
+}
+
+// A sudo run under two grants lives in the unit of the one; the agent is killed, comes back, and cannot open again what
+// stands. The run goes on, stays known, and is gone at once when the other grant is.
+func TestASessionEndsWithEachOfItsGrantsWhateverTheNextAgentFinds(t *testing.T) {
+	revoke := func(t *testing.T, a *Agent, d broker.Dossier) {
+		if err := a.takeEnded(d.Request.Hash(), Tombstone{How: "revoke", At: forger.Now()}); err != nil {
+			t.Fatal(err)
+		}
+		a.settle(t.Context())
+	}
+	for sentence, c := range map[string]func(t *testing.T, m *machine, other broker.Dossier){
+		"PID 1 does not answer it, and then the other is revoked": func(t *testing.T, m *machine, other broker.Dossier) {
+			m.units.broken = errors.New("daemon-reload")
+			a := m.start()
+			a.settle(t.Context())
+			revoke(t, a, other)
+		},
+		"granting has stopped, and then the other is revoked": func(t *testing.T, m *machine, other broker.Dossier) {
+			a := m.start()
+			a.ledger.halt = errors.New("forked")
+			a.settle(t.Context())
+			revoke(t, a, other)
+		},
+		"a frame comes in its first round, and then the other is revoked": func(t *testing.T, m *machine, other broker.Dossier) {
+			a := m.start()
+			a.Beat = func() { a.Reload() }
+			a.settle(t.Context())
+			a.settle(t.Context())
+			revoke(t, a, other)
+		},
+		"it was killed between the tombstone of the other and its end": func(t *testing.T, m *machine, other broker.Dossier) {
+			if err := m.spool().putTombstone(other.Request.Hash(), Tombstone{How: "revoke", At: forger.Now()}); err != nil {
+				t.Fatal(err)
+			}
+			m.start()
+		},
+	} {
+		t.Run(sentence, func(t *testing.T) {
+			w := forger.New(t, nil)
+			m := newMachine(t, w)
+			m.enforce()
+			first := w.Granted("alice", "db-admin", "db1", 600, forger.Key(t), "bob")
+			other := w.Granted("alice", "root", "db1", 1200, forger.Key(t), "bob", "carol")
+			m.feed(first)
+			m.feed(other)
+			a := m.start()
+			for range 3 {
+				a.settle(t.Context())
+			}
+			run := newCaller(t, aliceUID, 0)
+			place, stands := a.placeOf(first.Stem())
+			if !stands {
+				t.Fatal(m.log)
+			}
+			opened, err := a.sessions.open(session{Stem: first.Stem(), Grants: []broker.Stem{first.Stem(), other.Stem()}, Process: process{PID: run.cmd.Process.Pid},
+				Service: "sudo", Account: "postgres"}, place)
+			if err = errors.Join(err, a.sessions.keep(opened, 1), a.Close()); err != nil {
+				t.Fatal(err)
+			}
+			c(t, m, other)
+			waitFor(t, "the run gone", run.dead)
+		})
+	}
 }

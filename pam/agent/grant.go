@@ -216,20 +216,19 @@ func (a *Agent) endSessions(ctx context.Context, stem broker.Stem) error {
 	return errors.Join(errs...)
 }
 
-// placeOf returns where the processes of a grant that is open live.
+// placeOf returns where the processes of a grant live: also of one that this agent has not opened again, or may not.
 func (a *Agent) placeOf(stem broker.Stem) (Place, bool) {
 	a.ledger.mu.RLock()
 	e := a.ledger.entries[stem]
 	a.ledger.mu.RUnlock()
-	if e == nil {
-		return Place{}, false
+	if e != nil {
+		e.gate.RLock()
+		defer e.gate.RUnlock()
+		if e.opened != nil {
+			return e.opened.place, true
+		}
 	}
-	e.gate.RLock()
-	defer e.gate.RUnlock()
-	if e.opened == nil {
-		return Place{}, false
-	}
-	return e.opened.place, true
+	return a.Units.Place(stem)
 }
 
 // sweep forgets sessions in which nothing lives, and reports their end.
