@@ -132,3 +132,31 @@ func TestASessionEndsWithEachOfItsGrantsWhateverTheNextAgentFinds(t *testing.T) 
 		})
 	}
 }
+
+// The agent is killed between placing a run and writing down under which grants it goes: nobody could end it with them.
+func TestARunThatNoRecordTellsOfEndsWithTheAgentThatPlacedIt(t *testing.T) {
+	w := forger.New(t, nil)
+	m := newMachine(t, w)
+	stem := m.feed(db("alice", "db1")(w))
+	a := m.start()
+	a.settle(t.Context())
+	place, _ := a.placeOf(stem)
+	told, untold := newCaller(t, aliceUID, 0), newCaller(t, aliceUID, 0)
+	for _, run := range []*callerProcess{told, untold} {
+		s, err := a.sessions.open(session{Stem: stem, Grants: []broker.Stem{stem}, Process: process{PID: run.cmd.Process.Pid}, Service: "sudo", Account: "postgres"}, place)
+		if err == nil && run == told {
+			err = a.sessions.keep(s, 1)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := a.Close(); err != nil {
+		t.Fatal(err)
+	}
+	m.start().settle(t.Context())
+	waitFor(t, "the run nobody knows gone", untold.dead)
+	if told.dead() {
+		t.Error("the other went too")
+	}
+}
