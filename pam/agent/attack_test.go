@@ -7,6 +7,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"pim-ssh/broker"
 	"pim-ssh/packaging/lab/forger"
 )
@@ -158,5 +160,39 @@ func TestARunThatNoRecordTellsOfEndsWithTheAgentThatPlacedIt(t *testing.T) {
 	waitFor(t, "the run nobody knows gone", untold.dead)
 	if told.dead() {
 		t.Error("the other went too")
+	}
+}
+
+// Between the look at a caller's grants and the move into the unit of the one, the other is revoked: a run that is placed all
+// the same would belong to a grant that ended already, and nothing would end it with that.
+func TestARunIsNotPlacedUnderAGrantThatEndedAtThatMoment(t *testing.T) {
+	w := forger.New(t, nil)
+	m := newMachine(t, w)
+	m.enforce()
+	other := w.Granted("alice", "root", "db1", 1200, forger.Key(t), "bob", "carol")
+	m.feed(w.Granted("alice", "db-admin", "db1", 600, forger.Key(t), "bob"))
+	m.feed(other)
+	a := m.start()
+	for range 3 {
+		a.settle(t.Context())
+	}
+	live, r := a.sudoGrants(aliceUID, "alice")
+	if len(live) != 2 {
+		t.Fatal(r, m.log)
+	}
+	if err := a.takeEnded(other.Request.Hash(), Tombstone{How: "revoke", At: forger.Now()}); err != nil {
+		t.Fatal(err)
+	}
+	a.settle(t.Context())
+	run := newCaller(t, aliceUID, 0)
+	pidfd, err := unix.PidfdOpen(run.cmd.Process.Pid, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := &peer{PID: run.cmd.Process.Pid, real: aliceUID, pidfd: pidfd}
+	defer p.close()
+	s := session{Stem: live[0].Stem, Grants: []broker.Stem{live[0].Stem, live[1].Stem}, Process: process{PID: p.PID}, Service: "sudo", Account: "postgres"}
+	if got := a.place(live, s, p); got.allow {
+		t.Error("placed under a grant that had ended")
 	}
 }
