@@ -196,3 +196,39 @@ func TestARunIsNotPlacedUnderAGrantThatEndedAtThatMoment(t *testing.T) {
 		t.Error("placed under a grant that had ended")
 	}
 }
+
+// On a full disk an end is still an end, for the agent that comes after a kill too: somebody who may write where the spool
+// lies fills it, is revoked, and waits for the agent to start again with no broker in reach.
+func TestAnEndIsKeptOnAFullDisk(t *testing.T) {
+	w := forger.New(t, nil)
+	m := newMachine(t, w)
+	small := filepath.Join(m.dir, "small")
+	if err := errors.Join(os.Mkdir(small, 0o700), unix.Mount("tmpfs", small, "tmpfs", 0, "size=512k"), os.CopyFS(filepath.Join(small, "host"), os.DirFS(filepath.Join(m.dir, "host")))); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = unix.Unmount(small, unix.MNT_DETACH) })
+	m.dir = small
+	d := db("alice", "db1")(w)
+	stem := m.feed(d)
+	a := m.start()
+	a.settle(t.Context())
+	m.wantStands(stem, true)
+	full, err := os.Create(filepath.Join(small, "full"))
+	for err == nil {
+		_, err = full.Write(make([]byte, 4096))
+	}
+	if !errors.Is(err, unix.ENOSPC) {
+		t.Fatal(err)
+	}
+	if err := a.takeEnded(d.Request.Hash(), Tombstone{How: "revoke", At: forger.Now()}); err != nil {
+		t.Errorf("not kept: %v", err)
+	}
+	a.settle(t.Context())
+	m.wantStands(stem, false)
+	if err := a.Close(); err != nil {
+		t.Fatal(err)
+	}
+	a = m.start()
+	a.settle(t.Context())
+	m.wantStands(stem, false)
+}

@@ -282,9 +282,7 @@ func (a *Agent) takeEnded(request statement.Hash, t Tombstone) error {
 	a.ledger.mu.Lock()
 	a.ledger.ended[request] = t
 	a.ledger.mu.Unlock()
-	a.spooling.Lock()
-	defer a.spooling.Unlock()
-	return a.Spool.putTombstone(request, t)
+	return a.keepEnd(request, t)
 }
 
 // endUnnamed ends what a broker's whole list of live grants does not name: it ended while this host was not listening.

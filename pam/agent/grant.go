@@ -136,6 +136,7 @@ func (a *Agent) open(ctx context.Context, e *entry, g broker.Grant) error {
 
 // endIfOver ends what stands for a grant that may open nothing any more.
 func (a *Agent) endIfOver(ctx context.Context, e *entry) {
+	a.keepAgain(e)
 	now := a.Clock.now()
 	a.ledger.mu.RLock()
 	stem, over, refused, ended := e.dossier.Stem(), e.over(now), e.refused, e.ended
@@ -179,9 +180,37 @@ func (a *Agent) entomb(e *entry, how EndedHow) error {
 	request := e.dossier.Request.Hash()
 	a.ledger.ended[request] = t
 	a.ledger.mu.Unlock()
+	err := a.keepEnd(request, t)
+	a.ledger.mu.Lock()
+	e.unkept = err != nil
+	a.ledger.mu.Unlock()
+	return err
+}
+
+// keepEnd writes a tombstone. On a full disk it makes room with the one thing that the tombstone makes useless: the dossier,
+// without which a later agent opens nothing either.
+func (a *Agent) keepEnd(request statement.Hash, t Tombstone) error {
 	a.spooling.Lock()
 	defer a.spooling.Unlock()
-	return a.Spool.putTombstone(request, t)
+	err := a.Spool.putTombstone(request, t)
+	if err == nil {
+		return nil
+	}
+	a.Log.Error("end not kept on disk, dropping its dossier", "grant", broker.StemOf(request).Grant(), "error", err)
+	return errors.Join(a.Spool.dropDossier(broker.StemOf(request)), a.Spool.putTombstone(request, t))
+}
+
+// keepAgain tries again to write the tombstone of an end that only memory holds.
+func (a *Agent) keepAgain(e *entry) {
+	a.ledger.mu.RLock()
+	unkept, t, request := e.unkept, e.ended, e.dossier.Request.Hash()
+	a.ledger.mu.RUnlock()
+	if !unkept || a.keepEnd(request, *t) != nil {
+		return
+	}
+	a.ledger.mu.Lock()
+	e.unkept = false
+	a.ledger.mu.Unlock()
 }
 
 // end takes everything of a grant off the machine: no more starts, its sudo rules, its sessions in other grants'

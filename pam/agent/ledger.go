@@ -20,6 +20,7 @@ type entry struct {
 	grant   broker.Grant // set when refused is nil
 	refused error        // why it proves no grant under the current policy
 	ended   *Tombstone   // set once and for ever
+	unkept  bool         // ended, and the disk would not take it
 
 	// gate is held for reading while a process is put into the grant's unit, and for writing while that stops being
 	// possible: after the write nothing can slip in behind the kill.
