@@ -3,6 +3,7 @@ package agent
 import (
 	"crypto/ed25519"
 	"crypto/rand"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -10,11 +11,14 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"pim-ssh/broker"
 	"pim-ssh/broker/api"
 	"pim-ssh/broker/policy"
 	"pim-ssh/broker/statement"
 	"pim-ssh/packaging/lab/forger"
+	"pim-ssh/pam/wire"
 )
 
 func filesIn(t *testing.T, m *machine, dir string) int {
@@ -229,4 +233,57 @@ func otherBroker(doc *policy.Document) {
 		panic(err)
 	}
 	doc.Brokers = map[statement.BrokerName]policy.Broker{"b2": {Address: "b2:7443", Identity: key, CA: doc.Brokers["b1"].CA}}
+}
+
+// Whatever waits to be opened, a question holds its place among those answered at a time no longer than its asker waits: a
+// few logins to an account with many such grants would have kept everybody's sudo waiting.
+func TestAQuestionIsAnsweredOrDroppedInTime(t *testing.T) {
+	w := forger.New(t, nil)
+	m := newMachine(t, w)
+	m.enforce()
+	for range 6 {
+		m.feed(w.Granted("alice", "db-admin", "db1", 600, forger.Key(t), "bob"))
+	}
+	m.units.broken = errors.New("PID 1 is busy")
+	s := m.serve()
+	s.Agent.settled.L.Lock()
+	for s.rounds == 0 {
+		s.Agent.settled.Wait()
+	}
+	s.Agent.settled.L.Unlock()
+	begun := time.Now()
+	if got := newCaller(t, 0, 0).say(s.pam, &wire.Account{Service: "sshd", User: "postgres"}); got.Allow {
+		t.Error("allowed")
+	}
+	if took := time.Since(begun); took > 2*time.Second {
+		t.Errorf("after %v", took)
+	}
+}
+
+// A process that has no descriptor left for one more connection goes on when it has: it does not die of it.
+func TestRunningOutOfDescriptorsEndsNobody(t *testing.T) {
+	m := newMachine(t, forger.New(t, nil))
+	m.enforce()
+	s := m.serve()
+	asker := newCaller(t, aliceUID, 0)
+	if got := asker.say(s.pam, sudoAccount("alice")); got.Text == "" {
+		t.Fatalf("%+v", got)
+	}
+	var before unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &before); err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: 3, Max: before.Max}); err != nil {
+		t.Fatal(err)
+	}
+	got := make(chan wire.Answer)
+	go func() { got <- asker.say(s.pam, sudoAccount("alice")) }()
+	waitFor(t, "the shortage noticed", func() bool { return strings.Contains(m.log.String(), "too many open files") })
+	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &before); err != nil {
+		t.Fatal(err)
+	}
+	<-got
+	if got := asker.say(s.pam, sudoAccount("alice")); got.Text == "" {
+		t.Errorf("afterwards: %+v", got)
+	}
 }
