@@ -56,7 +56,7 @@ func dispatch(ctx context.Context, args []string) error {
 	case "enforce":
 		return enforceHere(ctx)
 	case "observe":
-		return enforce.Observe(ctx)
+		return observeHere(ctx)
 	default:
 		return errUsage
 	}
@@ -94,9 +94,27 @@ func enforceHere(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	alone, err := enforce.Alone(enforceLock)
+	if err != nil {
+		return err
+	}
+	defer alone.Close()
 	chain, host, err := spool.Policy()
 	if err != nil {
 		return err
 	}
 	return enforce.Apply(ctx, enforce.PlanFor(chain.Current(), host.Name, host.Labels, config.Exempt))
+}
+
+// observeHere takes back what enforce wrote.
+func observeHere(ctx context.Context) error {
+	if err := os.MkdirAll(stateDir, 0o755); err != nil {
+		return err
+	}
+	alone, err := enforce.Alone(enforceLock)
+	if err != nil {
+		return err
+	}
+	defer alone.Close()
+	return enforce.Observe(ctx)
 }

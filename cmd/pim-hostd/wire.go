@@ -34,6 +34,7 @@ const (
 	stateDir         = "/var/lib/pim-ssh"
 	spoolDir         = stateDir + "/host"
 	enforcingDir     = stateDir + "/enforcing"
+	enforceLock      = stateDir + "/enforce.lock"
 	runDir           = "/run/pim-ssh"
 	pamSocket        = runDir + "/pam.sock"
 	principalsSocket = runDir + "/principals.sock"
