@@ -212,7 +212,10 @@ func (a *Agent) settle(ctx context.Context) time.Duration {
 	}
 	a.raiseFloor()
 	pause := idle
-	a.ledger.each(func(_ broker.Stem, e *entry) { a.endIfOver(ctx, e) })
+	a.ledger.each(func(_ broker.Stem, e *entry) {
+		a.beat()
+		a.endIfOver(ctx, e)
+	})
 	a.ledger.each(func(_ broker.Stem, e *entry) {
 		if len(a.wake) > 0 || len(a.reload) > 0 { // perhaps an end, which goes before all openings
 			pause = 0

@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"context"
 	"crypto/ed25519"
 	"crypto/rand"
 	"errors"
@@ -286,4 +287,49 @@ func TestRunningOutOfDescriptorsEndsNobody(t *testing.T) {
 	if got := asker.say(s.pam, sudoAccount("alice")); got.Text == "" {
 		t.Errorf("afterwards: %+v", got)
 	}
+}
+
+// stuckUnits has a process that no kill ends (it waits in the kernel for a file system of the holder's own): closing its
+// unit takes all of its time and fails.
+type stuckUnits struct {
+	*cgroupUnits
+	stuck broker.Stem
+	tries int
+}
+
+func (u *stuckUnits) Close(ctx context.Context, stem broker.Stem) error {
+	if stem != u.stuck {
+		return u.cgroupUnits.Close(ctx, stem)
+	}
+	u.tries++
+	return errors.New("1 process did not die")
+}
+
+// It is tried again, ever less often: five seconds of each round for it would be five seconds late for everybody else's end.
+func TestAnEndThatFailsKeepsNoOtherWaiting(t *testing.T) {
+	w := forger.New(t, nil)
+	m := newMachine(t, w)
+	stem := m.feed(db("alice", "db1")(w))
+	a := m.start()
+	units := &stuckUnits{cgroupUnits: m.units, stuck: stem}
+	a.Units = units
+	a.settle(t.Context())
+	m.clock.pass(601 * time.Second)
+	for range 10 {
+		a.settle(t.Context())
+	}
+	if units.tries != 1 {
+		t.Errorf("tried %d times at once", units.tries)
+	}
+	for range 60 {
+		m.clock.pass(time.Second)
+		a.settle(t.Context())
+	}
+	if units.tries < 4 || units.tries > 8 {
+		t.Errorf("tried %d times within a minute", units.tries)
+	}
+	units.stuck = ""
+	m.clock.pass(idle)
+	a.settle(t.Context())
+	m.wantStands(stem, false)
 }

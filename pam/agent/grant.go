@@ -150,7 +150,7 @@ func (a *Agent) endIfOver(ctx context.Context, e *entry) {
 			a.Log.Error("lapse not kept on disk", "grant", stem.Grant(), "error", err)
 		}
 	}
-	if !e.standing || !over && !lapsed && refused == nil {
+	if !e.standing || !over && !lapsed && refused == nil || a.Clock.Boot() < e.again {
 		return
 	}
 	why := "its window is over"
@@ -161,10 +161,12 @@ func (a *Agent) endIfOver(ctx context.Context, e *entry) {
 		why = "ended by " + string(ended.How)
 	}
 	if err := a.end(ctx, stem, e); err != nil {
+		e.stuck++
+		e.again = a.Clock.Boot() + min(idle, watchful<<min(e.stuck, 5))
 		a.Log.Error("grant not ended yet, trying again", "grant", stem.Grant(), "why", why, "error", err)
 		return
 	}
-	e.standing = false
+	e.standing, e.stuck, e.again = false, 0, 0
 	a.Log.Info("grant ended", "grant", stem.Grant(), "why", why)
 }
 

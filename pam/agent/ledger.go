@@ -33,6 +33,8 @@ type entry struct {
 	end      deadline      // keeper only: of what stands
 	failures int           // keeper only: openings that went wrong since the last that did not
 	retry    time.Duration // keeper only: on the boottime clock, not before then
+	stuck    int           // keeper only: endings that went wrong since the last that did not
+	again    time.Duration // keeper only: as retry, for the next try to end it
 }
 
 // opened is what stands on this machine for a grant.
