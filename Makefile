@@ -2,17 +2,18 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-MULTIARCH := $(shell uname -m)-linux-gnu
-PACKAGES := debootstrap systemd-container iproute2 util-linux gcc libc6-dev libpam0g-dev sudo openssh-server openssh-client shellcheck git
+PACKAGES := debootstrap systemd-container iproute2 util-linux gcc libc6-dev libpam0g-dev binutils sudo openssh-server openssh-client shellcheck git
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
+NFPM := github.com/goreleaser/nfpm/v2/cmd/nfpm@v2.45.2
+VERSION := 0.1.0
 CC := gcc
 CFLAGS := -std=c11 -O2 -g -Wall -Wextra -Werror -Wshadow -Wconversion -Wcast-qual -Wstrict-prototypes -Wvla -fvisibility=hidden \
-  -D_FORTIFY_SOURCE=2 -fstack-protector-strong -fstack-clash-protection -Wl,-z,relro,-z,now,-z,noexecstack
-GO_BUILD := go build -trimpath -buildvcs=false
+  -D_FORTIFY_SOURCE=2 -fstack-protector-strong -fstack-clash-protection -Wl,-z,relro,-z,now,-z,noexecstack -ffile-prefix-map=$(CURDIR)=.
+GO_BUILD := go build -trimpath -buildvcs=false -ldflags='-s -w -X main.version=$(VERSION)'
 RUN ?= .
 FUZZTIME ?= 30s
 SOAK ?= 10
-.PHONY: help deps build pim-ssh pim-brokerd pim-hostd install-cli install-broker install-host check test lab-test demo fuzz bench soak clean
+.PHONY: help deps build pim-ssh pim-brokerd pim-hostd package check test lab-test demo fuzz bench soak clean
 
 help: ## this list
 	@sed -nE 's/^([a-z-]+):.*## (.*)/\1\t\2/p' Makefile | expand -t 16
@@ -38,25 +39,12 @@ build/pam_pim.so: pam/module/pam_pim.c pam/module/client.c pam/module/client.h M
 build/pim-principals: pam/module/pim_principals.c pam/module/client.c pam/module/client.h Makefile
 	@mkdir -p build && $(CC) $(CFLAGS) -fPIE -pie -o $@.$$$$ $(filter %.c,$^) && mv $@.$$$$ $@
 
-install-cli: pim-ssh ## pim-ssh, under DESTDIR
-	@install -D -t $(DESTDIR)/usr/bin build/pim-ssh
-
-install-broker: pim-brokerd ## pim-brokerd and its unit, under DESTDIR
-	@install -D -t $(DESTDIR)/usr/sbin build/pim-brokerd
-	install -D -m 644 -t $(DESTDIR)/usr/lib/systemd/system packaging/systemd/pim-brokerd.service
-
-install-host: pim-hostd build/pam_pim.so build/pim-principals ## pim-hostd, the PAM module, the principals helper and all they need, under DESTDIR
-	@install -D -t $(DESTDIR)/usr/sbin build/pim-hostd
-	install -D -t $(DESTDIR)/usr/lib/pim-ssh build/pim-principals
-	install -D -m 644 -t $(DESTDIR)/usr/lib/$(MULTIARCH)/security build/pam_pim.so
-	install -D -m 644 -t $(DESTDIR)/usr/lib/systemd/system packaging/systemd/pim-hostd.{service,socket}
-	install -D -m 644 -t $(DESTDIR)/usr/lib/sysusers.d packaging/sysusers.d/pim-ssh-host.conf
-	install -D -m 644 -t $(DESTDIR)/usr/lib/tmpfiles.d packaging/tmpfiles.d/pim-ssh-host.conf
-	install -D -m 644 -t $(DESTDIR)/usr/share/pam-configs packaging/pam-configs/{pim-ssh,systemd+pim-ssh}
+package: build ## the Debian packages, into build/: the same bytes for the same commit
+	@VERSION=$(VERSION) NFPM=$(NFPM) packaging/nfpm/build.sh
 
 check: deps ## vet, staticcheck, layout and every test that needs no machines, the rules under the race detector too
 	@unformatted=$$(gofmt -l $(wildcard broker certs cluster cmd pam packaging)); [ -z "$$unformatted" ] || { echo "gofmt -w" $$unformatted >&2; exit 1; }
-	go vet ./... && go vet -tags lab ./packaging/... && shellcheck -x -P packaging/lab packaging/lab/lab packaging/lab/*.sh .ci/*
+	go vet ./... && go vet -tags lab ./packaging/... && shellcheck -x -P packaging/lab packaging/lab/lab packaging/lab/*.sh packaging/nfpm/{build.sh,*.{postinst,prerm,postrm}} .ci/*
 	go run $(STATICCHECK) -tags lab ./...
 	.ci/gotest -short ./... # -short: a fifth of the random runs; all of them in make soak
 	.ci/gotest -race ./broker -rapid.checks=10

@@ -14,6 +14,7 @@ const usage = `usage:
   pim-hostd run               serve PAM and sshd; systemd starts this
   pim-hostd enforce           refuse what no grant covers
   pim-hostd observe           only say what would be refused
+  pim-hostd release           take everything back; removing the package does this
 `
 
 // errUsage makes the exit code 2.
@@ -54,9 +55,11 @@ func dispatch(ctx context.Context, args []string) error {
 	case "run":
 		return run(ctx)
 	case "enforce":
-		return enforceHere(ctx)
+		return alone(ctx, enforceHere)
 	case "observe":
-		return observeHere(ctx)
+		return alone(ctx, enforce.Observe)
+	case "release":
+		return alone(ctx, enforce.Release)
 	default:
 		return errUsage
 	}
@@ -94,11 +97,6 @@ func enforceHere(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	alone, err := enforce.Alone(enforceLock)
-	if err != nil {
-		return err
-	}
-	defer alone.Close()
 	chain, host, err := spool.Policy()
 	if err != nil {
 		return err
@@ -106,15 +104,15 @@ func enforceHere(ctx context.Context) error {
 	return enforce.Apply(ctx, enforce.PlanFor(chain.Current(), host.Name, host.Labels, config.Exempt))
 }
 
-// observeHere takes back what enforce wrote.
-func observeHere(ctx context.Context) error {
-	if err := os.MkdirAll(stateDir, 0o755); err != nil {
+// alone changes /etc while nobody else does.
+func alone(ctx context.Context, change func(context.Context) error) error {
+	if err := os.MkdirAll(runDir, 0o755); err != nil {
 		return err
 	}
-	alone, err := enforce.Alone(enforceLock)
+	lock, err := enforce.Alone(enforceLock)
 	if err != nil {
 		return err
 	}
-	defer alone.Close()
-	return enforce.Observe(ctx)
+	defer lock.Close()
+	return change(ctx)
 }

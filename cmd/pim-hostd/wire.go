@@ -34,8 +34,8 @@ const (
 	stateDir         = "/var/lib/pim-ssh"
 	spoolDir         = stateDir + "/host"
 	enforcingDir     = stateDir + "/enforcing"
-	enforceLock      = stateDir + "/enforce.lock"
 	runDir           = "/run/pim-ssh"
+	enforceLock      = runDir + "/enforce.lock"
 	pamSocket        = runDir + "/pam.sock"
 	principalsSocket = runDir + "/principals.sock"
 	helperAccount    = "pim-principals"
@@ -224,12 +224,12 @@ func hostKeys(log *slog.Logger) []statement.Key {
 }
 
 // enforceAgain brings /etc in step with a new policy, if this host enforces. It runs outside our own unit, which may
-// not write there.
+// not write there, and in one that has a name: whoever removes the package stops it first.
 func enforceAgain(ctx context.Context) error {
 	if !enforce.Enforcing() {
 		return nil
 	}
-	out, err := exec.CommandContext(ctx, "/usr/bin/systemd-run", "--quiet", "--collect", "--wait", "--pipe", "/usr/sbin/pim-hostd", "enforce").CombinedOutput()
+	out, err := exec.CommandContext(ctx, "/usr/bin/systemd-run", "--unit=pim-hostd-enforce", "--quiet", "--collect", "--wait", "--pipe", "/usr/sbin/pim-hostd", "enforce").CombinedOutput()
 	if err != nil {
 		return fmt.Errorf("pim-hostd enforce: %w: %s", err, out)
 	}

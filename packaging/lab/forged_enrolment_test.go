@@ -111,7 +111,6 @@ func (s *siege) enrolment(t *testing.T, db1 *ground, fresh string) {
 		coup(doc)
 	})
 	own.CA = s.w.CA
-	s.install(t, fresh)
 	h4 := s.look(t, fresh)
 	c := call{s, hostName(fresh), own}
 	for _, m := range summonses {

@@ -23,7 +23,7 @@ import (
 func TestForgedAccess(t *testing.T) {
 	second := forger.Key(t)
 	w := forger.New(t, func(doc *policy.Document) { besiege(t, doc, second) })
-	s := &stage{labtest.Up(t, "--bare", "--brokers", "0", "--hosts", "4"), w}
+	s := &stage{labtest.Up(t, "--brokers", "0", "--hosts", "4"), w}
 	siege := &siege{stage: s, bobs: second, twin: w.Twin(), wire: own(t, s)}
 	db1 := siege.ground(t, "db1", "db", deaf)
 	t.Run("statements", db1.statements)

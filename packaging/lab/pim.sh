@@ -1,15 +1,60 @@
-# pim.sh: pim-ssh on the lab's machines, installed by the Makefile and set up by nothing but what its own manual tells people to type.
+# pim.sh: pim-ssh on the lab's machines, installed from the packages that users install and set up by nothing but what its own manual
+# tells people to type.
 # shellcheck shell=bash
 
-# install_layers: what each kind of machine gets, as an overlay under its tree
+# install_layers: what each kind of machine has more than the tree they share, as an overlay: what dpkg made of our package there. Cached.
 install_layers() {
+  local layers kind jobs=()
   exec 8>"$LAB_CACHE/build.lock"
   flock 8
-  mkdir -p "$STATE/layers/"{broker,host,desk}
-  make -s -C "$REPO" install-cli DESTDIR="$STATE/layers/desk" 8>&-
-  make -s -C "$REPO" install-host DESTDIR="$STATE/layers/host" 8>&-
-  [ ! -d "$STATE/machines/b1" ] || make -s -C "$REPO" install-broker DESTDIR="$STATE/layers/broker" 8>&-
+  make -s -C "$REPO" package 8>&-
+  layers=$LAB_CACHE/layers-$(digest "$TREE $(<"$HERE/pim.sh") $(sha256sum <"$REPO/build/packaged")")
+  if [ ! -d "$layers" ]; then
+    rm -rf "$layers.part"
+    for kind in broker host desk; do
+      unshare --mount "$HERE/lab" _build layer "$TREE" "$layers.part" $kind 8>&- &
+      jobs+=($!)
+    done
+    await "${jobs[@]}"
+    rmdir "$layers.part"/*.made
+    mv "$layers.part" "$layers"
+  fi
+  ln -s "$layers" "$STATE/layers"
+  forget_old_layers
   exec 8>&-
+}
+
+# make_layer TREE LAYERS KIND: in a mount namespace of its own
+make_layer() {
+  local package root=$2/$3.made/root
+  case $3 in
+    broker) package=pim-ssh-broker ;;
+    host) package=pim-ssh-host ;;
+    desk) package=pim-ssh ;;
+  esac
+  mkdir -p "$2/$3.made"
+  mount -t tmpfs -o mode=755 lab "$2/$3.made"
+  mkdir "$2/$3.made/"{upper,work,root}
+  mount -t overlay lab -o "lowerdir=$1,upperdir=$2/$3.made/upper,workdir=$2/$3.made/work" "$root"
+  mount -t tmpfs lab "$root/run"
+  mount -t tmpfs lab "$root/tmp"
+  mount -t proc proc "$root/proc"
+  cp "$REPO/build/${package}_"*.deb "$root/tmp/"
+  env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin LC_ALL=C.UTF-8 DEBIAN_FRONTEND=noninteractive \
+    chroot "$root" sh -c 'dpkg --force-unsafe-io -i /tmp/*.deb' >"$2/$3.log" 2>&1 || die "$package: $(tail -n 5 "$2/$3.log")"
+  umount -R "$root"
+  cp -a "$2/$3.made/upper" "$2/$3"
+}
+
+# forget_old_layers: those that no lab stands on
+forget_old_layers() {
+  local layers lab
+  for layers in "$LAB_CACHE"/layers-*; do
+    for lab in /run/pim-lab/*/layers; do
+      [ ! "$lab" -ef "$layers" ] || continue 2
+    done
+    rm -rf "$layers"
+  done
 }
 
 # settle: brokers with a policy, people who joined, hosts that enforce. Without a broker there is nothing to settle.

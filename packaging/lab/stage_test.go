@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"encoding/pem"
 	"fmt"
-	"os/exec"
 	"strings"
 	"testing"
 	"time"
@@ -26,10 +25,10 @@ type stage struct {
 	w *forger.World
 }
 
-// newStage boots bare machines and makes each named one an enforcing host of the world.
+// newStage boots machines that have the package and makes each named one an enforcing host of the world.
 func newStage(t *testing.T, w *forger.World, hosts []string, flags ...string) *stage {
 	t.Helper()
-	s := &stage{labtest.Up(t, append([]string{"--bare", "--brokers", "0", "--hosts", fmt.Sprint(max(2, len(hosts)))}, flags...)...), w}
+	s := &stage{labtest.Up(t, append([]string{"--brokers", "0", "--hosts", fmt.Sprint(max(2, len(hosts)))}, flags...)...), w}
 	for _, h := range hosts {
 		s.enrol(t, h, map[string]string{"tier": "db"})
 		s.root(t, h, "pim-hostd enforce").Want(t, 0)
@@ -37,19 +36,9 @@ func newStage(t *testing.T, w *forger.World, hosts []string, flags ...string) *s
 	return s
 }
 
-// install puts the host's programs on a machine as `make install-host` does.
-func (s *stage) install(t *testing.T, machine string) {
-	t.Helper()
-	if out, err := exec.Command("make", "-s", "-C", "../..", "install-host", "DESTDIR="+s.Tree(t, machine)).CombinedOutput(); err != nil {
-		t.Fatalf("make install-host: %v\n%s", err, out)
-	}
-	s.root(t, machine, "systemd-sysusers && systemd-tmpfiles --create && systemctl daemon-reload").Want(t, 0)
-}
-
-// enrol installs, enrols and starts the agent; the host observes.
+// enrol enrols and starts the agent; the host observes.
 func (s *stage) enrol(t *testing.T, machine string, labels map[string]string) {
 	t.Helper()
-	s.install(t, machine)
 	s.Put(t, machine, "/root/token", 0o600, s.w.Token(statement.HostName(machine), labels))
 	s.root(t, machine, "id postgres >/dev/null 2>&1 || useradd -m -s /bin/bash postgres").Want(t, 0)
 	s.root(t, machine, "pim-hostd enrol /root/token && systemctl enable --now pim-hostd.socket pim-hostd.service").Want(t, 0)

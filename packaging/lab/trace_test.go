@@ -101,12 +101,16 @@ func TestLabLeavesNothing(t *testing.T) {
 			t.Cleanup(func() { _ = lab("down").Run() })
 			before := traces(t, name)
 			live(t, lab)
-			if diff := cmp.Diff(before, traces(t, name)); diff != "" {
+			var diff string
+			if !labtest.Poll(gone, func() bool { diff = cmp.Diff(before, traces(t, name)); return diff == "" }) {
 				t.Errorf("what is there (-before +after):\n%s", diff)
 			}
 		})
 	}
 }
+
+// gone is how long the kernel may take to bury what down killed.
+const gone = 2 * time.Second
 
 // moments of an up, which takes a second or two.
 var moments = []time.Duration{30, 80, 150, 250, 400, 600, 900}

@@ -116,10 +116,11 @@ hold() {
   echo $pid >"$STATE/holder"
 }
 
-verb__build() { # lab | boot MACHINE: what must run in the holder's namespaces
+verb__build() { # lab | boot MACHINE: what must run in the holder's namespaces; layer TREE LAYERS KIND: in its own
   local machine
   case $1 in
     boot) boot "$2"; await_boot "$2"; return ;;
+    layer) make_layer "${@:2}"; return ;;
   esac
   . "$HERE/furnish.sh"
   ! compgen -G "$STATE/machines/*/hybrid" >/dev/null || [ ${#CGROUPS[@]} = 2 ] || make_hybrid

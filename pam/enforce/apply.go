@@ -161,6 +161,9 @@ func writeSudoers(ctx context.Context, p Plan) error {
 }
 
 func reloadSSH(ctx context.Context) error {
+	if _, err := os.Stat("/run/systemd/system"); err != nil {
+		return nil // no systemd runs here (a container, an image being made), and so no sshd that it started
+	}
 	if _, err := run(ctx, "systemctl", "try-reload-or-restart", "ssh.service"); err != nil {
 		return problem(err.Error(), "systemctl status ssh")
 	}
@@ -189,4 +192,13 @@ func Undo(ctx context.Context) error {
 		unlockSchedulers(ctx),
 		reloadSSH(ctx),
 	)
+}
+
+// Release is Undo for a host that pim-ssh leaves, and sees that it may: a PAM stack that names a module which is gone
+// refuses everybody (FACTS F13). It is idempotent. Windows that are open run to their end, which is systemd's to keep.
+func Release(ctx context.Context) error {
+	if err := Undo(ctx); err != nil {
+		return err
+	}
+	return verifyReleased()
 }

@@ -59,7 +59,7 @@ func rewriteStacks(edit func([]string) []string) error {
 			return err
 		}
 		after := strings.Join(edit(slices.Collect(strings.Lines(string(text)))), "")
-		if err := write(path, after, info.Mode().Perm()); err != nil {
+		if err := amend(path, after); err != nil {
 			return err
 		}
 	}

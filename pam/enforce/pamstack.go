@@ -3,6 +3,8 @@ package enforce
 import (
 	"context"
 	"os"
+	"path/filepath"
+	"slices"
 	"strings"
 )
 
@@ -51,6 +53,29 @@ func verifyPAM() error {
 		return problem("/etc/pam.d/common-session-noninteractive does not call pam_pim.so", hint)
 	}
 	return nil
+}
+
+// verifyReleased sees that no PAM service calls our module: pam-auth-update changes none of its files when one was changed locally.
+func verifyReleased() error {
+	files, err := filepath.Glob("/etc/pam.d/*")
+	if err != nil {
+		return err
+	}
+	var calling []string
+	for _, path := range files {
+		lines, err := stack(filepath.Base(path))
+		if err != nil {
+			return err
+		}
+		if slices.ContainsFunc(lines, func(line string) bool { return strings.Contains(line, "pam_pim.so") }) {
+			calling = append(calling, path)
+		}
+	}
+	if len(calling) == 0 {
+		return nil
+	}
+	all := strings.Join(calling, " ")
+	return problem(all+" still call pam_pim.so: pam-auth-update keeps off files that were changed locally", "sed -i /pam_pim.so/d "+all)
 }
 
 // stack is a PAM file's lines, without comments, each with single spaces.

@@ -21,6 +21,7 @@ type undo struct {
 	Deny    map[string][]string `json:"deny"`    // file → lines added
 	Created []string            `json:"created"` // files that were not there
 	Masked  []string            `json:"masked"`  // units
+	Linger  []string            `json:"linger"`  // accounts that lingered
 }
 
 // lockSchedulers closes what starts processes outside the grant's unit: the user manager, lingering, cron and at.
@@ -56,10 +57,13 @@ func denyIn(file string, governed []statement.Account, u *undo) error {
 	if err != nil && !slices.Contains(u.Created, file) {
 		u.Created = append(u.Created, file)
 	}
-	lines := strings.Fields(string(text))
+	have, ours := strings.Fields(string(text)), ""
 	for _, a := range governed {
-		if !slices.Contains(lines, string(a)) {
-			lines = append(lines, string(a))
+		if slices.Contains(have, string(a)) {
+			continue
+		}
+		ours += string(a) + "\n"
+		if !slices.Contains(u.Deny[file], string(a)) {
 			u.Deny[file] = append(u.Deny[file], string(a))
 		}
 	}
@@ -67,7 +71,8 @@ func denyIn(file string, governed []statement.Account, u *undo) error {
 	if err := writeUndo(*u); err != nil {
 		return err
 	}
-	return write(file, strings.Join(lines, "\n")+"\n", 0o644)
+	// Ours come first, so that what was there stays byte for byte, its last newline or the want of it included.
+	return amend(file, ours+string(text))
 }
 
 // maskManagers keeps a governed account's processes out of user@UID.service, which logind would start and whose
@@ -75,7 +80,7 @@ func denyIn(file string, governed []statement.Account, u *undo) error {
 func maskManagers(ctx context.Context, governed []statement.Account, passwd string, u *undo) error {
 	uids := uidsByName(passwd)
 	for _, a := range governed {
-		if err := remove(filepath.Join("/var/lib/systemd/linger", string(a))); err != nil {
+		if err := endLinger(string(a), u); err != nil {
 			return err
 		}
 		uid := uids[string(a)]
@@ -94,6 +99,21 @@ func maskManagers(ctx context.Context, governed []statement.Account, passwd stri
 	return nil
 }
 
+// lingerDir holds one empty file per account whose user manager starts at boot.
+const lingerDir = "/var/lib/systemd/linger"
+
+func endLinger(account string, u *undo) error {
+	path := filepath.Join(lingerDir, account)
+	if _, err := os.Lstat(path); errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	u.Linger = append(u.Linger, account)
+	if err := writeUndo(*u); err != nil {
+		return err
+	}
+	return remove(path)
+}
+
 func unlockSchedulers(ctx context.Context) error {
 	u, err := readUndo()
 	if err != nil {
@@ -106,6 +126,9 @@ func unlockSchedulers(ctx context.Context) error {
 	for _, unit := range u.Masked {
 		_, err := run(ctx, "systemctl", "unmask", unit)
 		errs = append(errs, err)
+	}
+	for _, account := range u.Linger {
+		errs = append(errs, write(filepath.Join(lingerDir, account), "", 0o644))
 	}
 	if err := errors.Join(errs...); err != nil {
 		return err
@@ -121,16 +144,16 @@ func undeny(file string, added []string, created bool) error {
 	if err != nil {
 		return err
 	}
-	var keep []string
-	for _, line := range strings.Fields(string(text)) {
-		if !slices.Contains(added, line) {
-			keep = append(keep, line)
+	lines := slices.Collect(strings.Lines(string(text)))
+	for _, name := range added {
+		if i := slices.Index(lines, name+"\n"); i >= 0 {
+			lines = slices.Delete(lines, i, i+1)
 		}
 	}
-	if len(keep) == 0 && created {
+	if len(lines) == 0 && created {
 		return remove(file)
 	}
-	return write(file, strings.Join(keep, "\n")+"\n", 0o644)
+	return amend(file, strings.Join(lines, ""))
 }
 
 func readUndo() (undo, error) {

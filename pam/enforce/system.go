@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 )
 
 // Where things stand on a host. Tests that need another tree run in a machine of their own.
@@ -42,8 +43,8 @@ func run(ctx context.Context, name string, args ...string) (string, error) {
 	return string(out), nil
 }
 
-// write replaces a file whole or not at all: a torn sudoers or sshd file can be wider than the whole (FACTS F8). The
-// temporary name holds a dot and ends in ~, which sudoers.d and sshd's *.conf both pass over.
+// write replaces a file of ours whole or not at all: a torn sudoers or sshd file can be wider than the whole (FACTS F8).
+// The temporary name holds a dot and ends in ~, which sudoers.d and sshd's *.conf both pass over.
 func write(path, content string, mode fs.FileMode) error {
 	if have, err := os.ReadFile(path); err == nil && string(have) == content {
 		return nil
@@ -51,13 +52,33 @@ func write(path, content string, mode fs.FileMode) error {
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 		return err
 	}
+	return replace(path, content, mode, 0, 0)
+}
+
+// amend is write for a file that is somebody else's: mode, owner and group stay theirs.
+func amend(path, content string) error {
+	info, err := os.Stat(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return write(path, content, 0o644)
+	}
+	if err != nil {
+		return err
+	}
+	if have, err := os.ReadFile(path); err == nil && string(have) == content {
+		return nil
+	}
+	stat, _ := info.Sys().(*syscall.Stat_t) // what Linux gives
+	return replace(path, content, info.Mode().Perm(), int(stat.Uid), int(stat.Gid))
+}
+
+func replace(path, content string, mode fs.FileMode, uid, gid int) error {
 	f, err := os.CreateTemp(filepath.Dir(path), ".pim-ssh.*.tmp~") // one for each writer: the agent and an operator may both be at it
 	if err != nil {
 		return err
 	}
 	tmp := f.Name()
 	_, err = f.WriteString(content)
-	err = errors.Join(err, f.Chmod(mode), f.Sync(), f.Close())
+	err = errors.Join(err, f.Chown(uid, gid), f.Chmod(mode), f.Sync(), f.Close())
 	if err != nil {
 		return errors.Join(err, os.Remove(tmp))
 	}

@@ -302,7 +302,7 @@ func TestAgentThatKeepsUsWaitingIsARefusalWithinTwoSeconds(t *testing.T) {
 			silent(c, q)
 		},
 		"an allowance that drips past the deadline": dripping(good, 200*time.Millisecond),
-		"an allowance a moment too late":            after(1600*time.Millisecond, sending(good)),
+		"an allowance a moment too late":            after(1300*time.Millisecond, sending(good)),
 	} {
 		t.Run(sentence, func(t *testing.T) {
 			t.Parallel()
@@ -310,8 +310,8 @@ func TestAgentThatKeepsUsWaitingIsARefusalWithinTwoSeconds(t *testing.T) {
 			listen(t, st.socket, do)
 			got := st.hold(conversation{Service: "sudo", User: "alice", UID: aliceUID, ConfDir: st.conf, Calls: "A"})
 			lasted := got.Lasted["account"]
-			if got.Results["account"] != denied || lasted < 1400*time.Millisecond || lasted > 2*time.Second {
-				t.Errorf("%s after %v, want %s after about 1.5 s", got.Results["account"], lasted, denied)
+			if got.Results["account"] != denied || lasted < 1100*time.Millisecond || lasted > 2*time.Second {
+				t.Errorf("%s after %v, want %s after about 1.2 s", got.Results["account"], lasted, denied)
 			}
 		})
 	}
