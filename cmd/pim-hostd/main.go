@@ -55,11 +55,11 @@ func dispatch(ctx context.Context, args []string) error {
 	case "run":
 		return run(ctx)
 	case "enforce":
-		return enforceHere(ctx)
+		return alone(ctx, enforceHere)
 	case "observe":
-		return enforce.Observe(ctx)
+		return alone(ctx, enforce.Observe)
 	case "release":
-		return enforce.Release(ctx)
+		return alone(ctx, enforce.Release)
 	default:
 		return errUsage
 	}
@@ -102,4 +102,17 @@ func enforceHere(ctx context.Context) error {
 		return err
 	}
 	return enforce.Apply(ctx, enforce.PlanFor(chain.Current(), host.Name, host.Labels, config.Exempt))
+}
+
+// alone changes /etc while nobody else does.
+func alone(ctx context.Context, change func(context.Context) error) error {
+	if err := os.MkdirAll(runDir, 0o755); err != nil {
+		return err
+	}
+	lock, err := enforce.Alone(enforceLock)
+	if err != nil {
+		return err
+	}
+	defer lock.Close()
+	return change(ctx)
 }

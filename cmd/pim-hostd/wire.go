@@ -35,6 +35,7 @@ const (
 	spoolDir         = stateDir + "/host"
 	enforcingDir     = stateDir + "/enforcing"
 	runDir           = "/run/pim-ssh"
+	enforceLock      = runDir + "/enforce.lock"
 	pamSocket        = runDir + "/pam.sock"
 	principalsSocket = runDir + "/principals.sock"
 	helperAccount    = "pim-principals"

@@ -21,9 +21,11 @@ import (
 )
 
 // Units holds processes of grants and ends them when their time is up, whether or not we live. Systemd is the one
-// that does; Open is idempotent and adopts what stands, Close returns when nothing in the unit lives.
+// that does; Open is idempotent and adopts what stands, Close returns when nothing in the unit lives. Place finds a
+// unit's processes without asking anybody; false when there is no such unit.
 type Units interface {
 	Open(ctx context.Context, w Window) (Place, error)
+	Place(stem broker.Stem) (Place, bool)
 	Close(ctx context.Context, stem broker.Stem) error
 	Stems(ctx context.Context) ([]broker.Stem, error)
 }
@@ -61,6 +63,7 @@ type Agent struct {
 	identity ed25519.PrivateKey
 	token    Enrolment
 	lock     *os.File
+	most     limits
 
 	wake   chan struct{} // buffered: something changed that the keeper should look at
 	reload chan struct{} // buffered: read the spool again
@@ -70,7 +73,8 @@ type Agent struct {
 	warmUntil atomic.Int64 // boottime until which a start is likely
 
 	beaten  time.Duration // keeper only: boottime of the last sign of life; 0 before the first
-	reached uint64        // follow only: the newest log index a broker ever named here
+	reached uint64        // follow only: the newest log index that a broker of the present policy's named here
+	noted   time.Duration // follow only: boottime at which word and position were last written; 0 before the first
 
 	settled  sync.Cond // broadcast after every round of the keeper; its L guards rounds
 	rounds   uint64
@@ -88,7 +92,7 @@ const (
 // caller closes the agent when Run has returned.
 func New(ctx context.Context, c Config) (*Agent, error) {
 	a := &Agent{Config: c, wake: make(chan struct{}, 1), reload: make(chan struct{}, 1), restep: make(chan struct{}, 1),
-		knock: make(chan struct{}, 1)}
+		knock: make(chan struct{}, 1), most: defaultLimits()}
 	a.settled.L = &sync.Mutex{}
 	for dir, mode := range map[string]os.FileMode{"": 0o755, sudoersDir: 0o750, openDir: 0o700, sessionsDir: 0o700} {
 		if err := os.MkdirAll(filepath.Join(c.RunDir, dir), mode); err != nil {
@@ -208,7 +212,10 @@ func (a *Agent) settle(ctx context.Context) time.Duration {
 	}
 	a.raiseFloor()
 	pause := idle
-	a.ledger.each(func(_ broker.Stem, e *entry) { a.endIfOver(ctx, e) })
+	a.ledger.each(func(_ broker.Stem, e *entry) {
+		a.beat()
+		a.endIfOver(ctx, e)
+	})
 	a.ledger.each(func(_ broker.Stem, e *entry) {
 		if len(a.wake) > 0 || len(a.reload) > 0 { // perhaps an end, which goes before all openings
 			pause = 0
@@ -219,6 +226,7 @@ func (a *Agent) settle(ctx context.Context) time.Duration {
 		pause = min(pause, a.openIfDue(ctx, e))
 	})
 	a.sweep()
+	a.makeRoom()
 	a.settled.L.Lock()
 	a.rounds++
 	a.settled.L.Unlock()

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"slices"
 	"strings"
@@ -93,10 +94,11 @@ func forPerson(r ruling) string {
 	return text
 }
 
-// enforcing is asked of the disk each time: what the C module sees is what we see.
+// enforcing is asked of the disk each time, in the C module's own words: only a state directory that is plainly absent
+// means that this host observes; one that cannot be read does not.
 func (a *Agent) enforcing() bool {
-	_, err := os.Stat(a.Enforcing)
-	return err == nil
+	_, err := os.Lstat(a.Enforcing)
+	return !errors.Is(err, fs.ErrNotExist)
 }
 
 // account rules on PAM's account phase: may this login or sudo run go on at all?
@@ -277,7 +279,7 @@ func (a *Agent) openSudo(q *wire.Open, p *peer) ruling {
 	if !meant {
 		return deny(fmt.Errorf("no live grant runs commands as %q", as), a.suggest(statement.Account(q.RUser), ""))
 	}
-	return a.place(live[0], session{Stem: live[0].Stem, Grants: stems, Process: process{PID: p.PID}, Service: q.Service, Account: as}, p)
+	return a.place(live, session{Stem: live[0].Stem, Grants: stems, Process: process{PID: p.PID}, Service: q.Service, Account: as}, p)
 }
 
 func (a *Agent) openLogin(ctx context.Context, q *wire.Open, p *peer) ruling {
@@ -290,20 +292,23 @@ func (a *Agent) openLogin(ctx context.Context, q *wire.Open, p *peer) ruling {
 	if err != nil {
 		return deny(err, a.suggest("", account))
 	}
-	return a.place(v, session{Stem: v.Stem, Grants: []broker.Stem{v.Stem}, Process: process{PID: p.PID}, Service: q.Service, Account: account}, p)
+	return a.place([]view{v}, session{Stem: v.Stem, Grants: []broker.Stem{v.Stem}, Process: process{PID: p.PID}, Service: q.Service, Account: account}, p)
 }
 
-// place puts the asking process into the grant's unit. The gate is held over the move, so that the grant cannot end
-// between the last look and the cgroup, and the caller is looked at once more after it.
-func (a *Agent) place(v view, s session, p *peer) ruling {
+// place puts the asking process into the unit of the first of its grants. The gates of all are held over the move, so that
+// none can end between the last look and the session's being known, and the caller is looked at once more after it.
+func (a *Agent) place(grants []view, s session, p *peer) ruling {
 	if !a.enforcing() {
 		return ruling{allow: true} // an observing host moves nobody
 	}
-	v.gate.RLock()
-	defer v.gate.RUnlock()
-	if v.opened == nil || a.Clock.remaining(v.opened.end) <= 0 {
-		return deny(fmt.Errorf("grant %s ended at this moment", v.ID), "")
+	for _, v := range grants { // the keeper alone locks them for writing, one at a time: no two of us wait for each other
+		v.gate.RLock()
+		defer v.gate.RUnlock()
+		if v.opened == nil || a.Clock.remaining(v.opened.end) <= 0 {
+			return deny(fmt.Errorf("grant %s ended at this moment: try again", v.ID), "")
+		}
 	}
+	v := grants[0]
 	s.Opened = a.Clock.now()
 	s, err := a.sessions.open(s, v.opened.place)
 	if err == nil {

@@ -65,6 +65,19 @@ func (p Place) sub(name string) Place {
 	return s
 }
 
+// subs names the sessions' cgroups below p that exist in any tree.
+func (p Place) subs() []string {
+	var names []string
+	for _, dir := range p.dirs {
+		found, _ := filepath.Glob(filepath.Join(dir, "s-*")) // the pattern is well formed
+		for _, path := range found {
+			names = append(names, filepath.Base(path))
+		}
+	}
+	slices.Sort(names)
+	return slices.Compact(names)
+}
+
 // make makes the cgroup in every tree; one that exists is fine.
 func (p Place) make() error {
 	for _, dir := range p.dirs {

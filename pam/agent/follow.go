@@ -1,13 +1,16 @@
 package agent
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"sync"
 	"time"
 
+	"github.com/go-json-experiment/json"
 	"golang.org/x/crypto/ssh"
 
 	"pim-ssh/broker"
@@ -90,7 +93,9 @@ func (a *Agent) followOnce(ctx context.Context, after **uint64) error {
 	defer posting.Wait()
 	defer stop()
 	listing := &listing{whole: *after == nil}
+	pace := newPace(a.Clock)
 	for {
+		pace.wait(ctx)
 		frame, err := stream.Next()
 		if err != nil {
 			return err
@@ -162,15 +167,19 @@ func (l *listing) reach(a *Agent, index *uint64) {
 		a.endUnnamed(l.named)
 	}
 	l.done = true
-	if *index <= a.reached {
-		return
+	a.reached = max(a.reached, *index)
+}
+
+// note writes down how fresh the last word is and how far it reached, once a second at most: brokers beat as they like.
+func (a *Agent) note(word statement.Time) error {
+	now := a.Clock.Boot()
+	if a.noted != 0 && now-a.noted < watchful {
+		return nil
 	}
-	a.reached = *index
+	a.noted = now
 	a.spooling.Lock()
 	defer a.spooling.Unlock()
-	if err := a.Spool.putNumber(reachedFile, *index); err != nil {
-		a.Log.Error("position not kept", "error", err)
-	}
+	return errors.Join(a.Spool.putTime(heardFile, word), a.Spool.putNumber(reachedFile, a.reached))
 }
 
 // takePolicy walks the chain forward. What does not follow is refused and said; a fork stops granting for good.
@@ -194,7 +203,11 @@ func (a *Agent) takePolicy(p statement.Proof) error {
 		return nil
 	}
 	a.spooling.Lock()
-	err = a.Spool.putPolicy(next)
+	if !maps.Equal(s.chain.Current().Brokers, next.Current().Brokers) {
+		a.reached = 0 // a broker that was voted out may have named any number: it must not make the others look behind
+		err = a.Spool.putNumber(reachedFile, 0)
+	}
+	err = errors.Join(err, a.Spool.putPolicy(next))
 	halt := errors.Join(a.Spool.checkNewest(next), a.Spool.checkForks(next))
 	a.spooling.Unlock()
 	if err != nil {
@@ -249,6 +262,9 @@ func (a *Agent) takeDossier(d broker.Dossier) error {
 		if err != nil {
 			return nil // another request with this stem: what was first stays
 		}
+		if had, has := written(e.dossier), written(merged); bytes.Equal(had, has) || len(has) > api.MaxFrame {
+			return nil // nothing new, or more than any broker could say at once
+		}
 		d = merged
 	}
 	if err := a.Spool.putDossier(d); err != nil {
@@ -269,6 +285,12 @@ func (a *Agent) takeDossier(d broker.Dossier) error {
 	return nil
 }
 
+// written is a dossier as the spool holds it.
+func written(d broker.Dossier) []byte {
+	data, _ := json.Marshal(d) // it was read from JSON
+	return data
+}
+
 // takeEnded believes a broker's bare word, because it only takes away.
 func (a *Agent) takeEnded(request statement.Hash, t Tombstone) error {
 	stem := broker.StemOf(request)
@@ -280,11 +302,19 @@ func (a *Agent) takeEnded(request statement.Hash, t Tombstone) error {
 		return a.entomb(e, t.How)
 	}
 	a.ledger.mu.Lock()
-	a.ledger.ended[request] = t
+	_, told := a.ledger.ended[request]
+	full := !told && len(a.ledger.ended) >= a.most.ends
+	if !told && !full {
+		a.ledger.ended[request] = t
+	}
 	a.ledger.mu.Unlock()
-	a.spooling.Lock()
-	defer a.spooling.Unlock()
-	return a.Spool.putTombstone(request, t)
+	switch {
+	case full:
+		return fmt.Errorf("brokers named %d ends, more than this host keeps: its next one, of a request never seen here, is not taken", a.most.ends)
+	case told && a.Spool.holds(tombstoneDir, request.String()+".json"):
+		return nil
+	}
+	return a.keepEnd(request, t)
 }
 
 // endUnnamed ends what a broker's whole list of live grants does not name: it ended while this host was not listening.
@@ -314,9 +344,7 @@ func (a *Agent) takeBeat(beat statement.Time) error {
 	a.ledger.mu.Lock()
 	a.ledger.heard = heardAt(now, a.Clock)
 	a.ledger.mu.Unlock()
-	a.spooling.Lock()
-	defer a.spooling.Unlock()
-	return a.Spool.putTime(heardFile, now)
+	return a.note(now)
 }
 
 // enrolOnce posts this host's enrolment, once in its life: the token with the machine's own identity and ssh keys,

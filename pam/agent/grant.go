@@ -110,7 +110,8 @@ func (a *Agent) open(ctx context.Context, e *entry, g broker.Grant) error {
 	if err := writeFile(a.recordPath(g.Stem), r, 0o600); err != nil {
 		return err
 	}
-	w := Window{Stem: g.Stem, Until: g.Until, Remaining: remaining, Remove: []string{a.sudoersPath(g.Stem), a.recordPath(g.Stem)}}
+	// The record outlives the reaper: an agent that starts after it, under a clock set back, must know that the window was over.
+	w := Window{Stem: g.Stem, Until: g.Until, Remaining: remaining, Remove: []string{a.sudoersPath(g.Stem)}}
 	place, err := a.Units.Open(ctx, w)
 	if err != nil {
 		return err
@@ -135,6 +136,7 @@ func (a *Agent) open(ctx context.Context, e *entry, g broker.Grant) error {
 
 // endIfOver ends what stands for a grant that may open nothing any more.
 func (a *Agent) endIfOver(ctx context.Context, e *entry) {
+	a.keepAgain(e)
 	now := a.Clock.now()
 	a.ledger.mu.RLock()
 	stem, over, refused, ended := e.dossier.Stem(), e.over(now), e.refused, e.ended
@@ -148,7 +150,7 @@ func (a *Agent) endIfOver(ctx context.Context, e *entry) {
 			a.Log.Error("lapse not kept on disk", "grant", stem.Grant(), "error", err)
 		}
 	}
-	if !e.standing || !over && !lapsed && refused == nil {
+	if !e.standing || !over && !lapsed && refused == nil || a.Clock.Boot() < e.again {
 		return
 	}
 	why := "its window is over"
@@ -159,10 +161,12 @@ func (a *Agent) endIfOver(ctx context.Context, e *entry) {
 		why = "ended by " + string(ended.How)
 	}
 	if err := a.end(ctx, stem, e); err != nil {
+		e.stuck++
+		e.again = a.Clock.Boot() + min(idle, watchful<<min(e.stuck, 5))
 		a.Log.Error("grant not ended yet, trying again", "grant", stem.Grant(), "why", why, "error", err)
 		return
 	}
-	e.standing = false
+	e.standing, e.stuck, e.again = false, 0, 0
 	a.Log.Info("grant ended", "grant", stem.Grant(), "why", why)
 }
 
@@ -178,9 +182,37 @@ func (a *Agent) entomb(e *entry, how EndedHow) error {
 	request := e.dossier.Request.Hash()
 	a.ledger.ended[request] = t
 	a.ledger.mu.Unlock()
+	err := a.keepEnd(request, t)
+	a.ledger.mu.Lock()
+	e.unkept = err != nil
+	a.ledger.mu.Unlock()
+	return err
+}
+
+// keepEnd writes a tombstone. On a full disk it makes room with the one thing that the tombstone makes useless: the dossier,
+// without which a later agent opens nothing either.
+func (a *Agent) keepEnd(request statement.Hash, t Tombstone) error {
 	a.spooling.Lock()
 	defer a.spooling.Unlock()
-	return a.Spool.putTombstone(request, t)
+	err := a.Spool.putTombstone(request, t)
+	if err == nil {
+		return nil
+	}
+	a.Log.Error("end not kept on disk, dropping its dossier", "grant", broker.StemOf(request).Grant(), "error", err)
+	return errors.Join(a.Spool.dropDossier(broker.StemOf(request)), a.Spool.putTombstone(request, t))
+}
+
+// keepAgain tries again to write the tombstone of an end that only memory holds.
+func (a *Agent) keepAgain(e *entry) {
+	a.ledger.mu.RLock()
+	unkept, t, request := e.unkept, e.ended, e.dossier.Request.Hash()
+	a.ledger.mu.RUnlock()
+	if !unkept || a.keepEnd(request, *t) != nil {
+		return
+	}
+	a.ledger.mu.Lock()
+	e.unkept = false
+	a.ledger.mu.Unlock()
 }
 
 // end takes everything of a grant off the machine: no more starts, its sudo rules, its sessions in other grants'
@@ -215,20 +247,19 @@ func (a *Agent) endSessions(ctx context.Context, stem broker.Stem) error {
 	return errors.Join(errs...)
 }
 
-// placeOf returns where the processes of a grant that is open live.
+// placeOf returns where the processes of a grant live: also of one that this agent has not opened again, or may not.
 func (a *Agent) placeOf(stem broker.Stem) (Place, bool) {
 	a.ledger.mu.RLock()
 	e := a.ledger.entries[stem]
 	a.ledger.mu.RUnlock()
-	if e == nil {
-		return Place{}, false
+	if e != nil {
+		e.gate.RLock()
+		defer e.gate.RUnlock()
+		if e.opened != nil {
+			return e.opened.place, true
+		}
 	}
-	e.gate.RLock()
-	defer e.gate.RUnlock()
-	if e.opened == nil {
-		return Place{}, false
-	}
-	return e.opened.place, true
+	return a.Units.Place(stem)
 }
 
 // sweep forgets sessions in which nothing lives, and reports their end.

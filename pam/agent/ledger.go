@@ -20,6 +20,7 @@ type entry struct {
 	grant   broker.Grant // set when refused is nil
 	refused error        // why it proves no grant under the current policy
 	ended   *Tombstone   // set once and for ever
+	unkept  bool         // ended, and the disk would not take it
 
 	// gate is held for reading while a process is put into the grant's unit, and for writing while that stops being
 	// possible: after the write nothing can slip in behind the kill.
@@ -32,6 +33,8 @@ type entry struct {
 	end      deadline      // keeper only: of what stands
 	failures int           // keeper only: openings that went wrong since the last that did not
 	retry    time.Duration // keeper only: on the boottime clock, not before then
+	stuck    int           // keeper only: endings that went wrong since the last that did not
+	again    time.Duration // keeper only: as retry, for the next try to end it
 }
 
 // opened is what stands on this machine for a grant.

@@ -256,6 +256,11 @@ func (u *cgroupUnits) Open(_ context.Context, w Window) (Place, error) {
 	return placeOf(u.trees, u.path(w.Stem))
 }
 
+func (u *cgroupUnits) Place(stem broker.Stem) (Place, bool) {
+	place, err := placeOf(u.trees, u.path(stem))
+	return place, err == nil
+}
+
 func (u *cgroupUnits) Close(ctx context.Context, stem broker.Stem) error {
 	u.mu.Lock()
 	defer u.mu.Unlock()

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -114,8 +113,7 @@ func (a *Agent) adopt(ctx context.Context, stem broker.Stem) error {
 	end, why := a.standsUntil(e)
 	if why == nil {
 		e.standing, e.end = true, end
-		a.sessions.raise(a.subgroups(stem))
-		return nil
+		return a.adoptSessions(ctx, stem)
 	}
 	a.Log.Warn("ending what stands without a live grant", "grant", stem.Grant(), "why", why)
 	if e == nil {
@@ -148,19 +146,19 @@ func (a *Agent) standsUntil(e *entry) (deadline, error) {
 	return end, elsewhere(e.grant, a.ledger.host)
 }
 
-// subgroups lists the session cgroups that exist below a unit in any slice we use.
-func (a *Agent) subgroups(stem broker.Stem) []string {
-	var names []string
-	for _, root := range []string{"/sys/fs/cgroup", "/sys/fs/cgroup/unified", "/sys/fs/cgroup/systemd"} {
-		entries, err := os.ReadDir(filepath.Join(root, "system.slice", stem.Unit()))
-		if errors.Is(err, fs.ErrNotExist) {
-			continue
-		}
-		for _, e := range entries {
-			names = append(names, e.Name())
+// adoptSessions sees that no number of a session that runs is given again, and ends what no record tells the grants of: its
+// agent died between placing it and writing that down, and nobody would know when to end it.
+func (a *Agent) adoptSessions(ctx context.Context, stem broker.Stem) error {
+	place, _ := a.placeOf(stem)
+	names := place.subs()
+	a.sessions.raise(names)
+	var errs []error
+	for _, name := range names {
+		if !a.sessions.known(name) {
+			errs = append(errs, place.sub(name).kill(ctx))
 		}
 	}
-	return names
+	return errors.Join(errs...)
 }
 
 // HashMachineID is how a machine-id is named in statements: without telling it.

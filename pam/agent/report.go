@@ -24,6 +24,9 @@ type reporter struct {
 	queue  chan statement.Report
 	spare  chan struct{} // buffered: there is something to post
 
+	waiting int  // in the spool; guarded by the agent's spooling, as full is
+	full    bool // said that there is no room; the gap in the numbers says it to brokers
+
 	mu   sync.Mutex
 	said map[string]time.Duration // refusals reported lately, so that a loop of them does not flood the log
 }
@@ -41,7 +44,11 @@ func newReporter(a *Agent) (*reporter, error) {
 	if err != nil {
 		return nil, fmt.Errorf("identity: %w", err)
 	}
-	return &reporter{a: a, signer: signer, queue: make(chan statement.Report, reportQueue), spare: make(chan struct{}, 1),
+	names, err := a.Spool.names(reportDir)
+	if err != nil {
+		return nil, err
+	}
+	return &reporter{a: a, waiting: len(names), signer: signer, queue: make(chan statement.Report, reportQueue), spare: make(chan struct{}, 1),
 		said: map[string]time.Duration{}}, nil
 }
 
@@ -114,9 +121,27 @@ func (r *reporter) keep(report statement.Report) {
 		r.a.Log.Info("session "+string(report.What), "session", report.Session, "grant", report.Grant, "service", report.Service,
 			"account", report.Account, "at", report.At)
 	}
-	if err := r.spool(report); err != nil {
+	if err := r.spool(report); err != nil && !errors.Is(err, errNoRoom) {
 		r.a.Log.Error("report not kept", "what", report.What, "session", report.Session, "error", err)
 	}
+}
+
+var errNoRoom = errors.New("no room for more reports")
+
+// room reports whether one more report may wait. The first that may not takes a number all the same, so that brokers see
+// a gap, and is the only one the journal hears of.
+func (r *reporter) room() error {
+	if r.waiting < r.a.most.reports {
+		r.full = false
+		return nil
+	}
+	if r.full {
+		return errNoRoom
+	}
+	r.full = true
+	_, err := r.a.Spool.nextSequence()
+	r.a.Log.Error("reports are dropped: as many as this host keeps wait for a broker", "waiting", r.waiting)
+	return errors.Join(errNoRoom, err)
 }
 
 func (r *reporter) spool(report statement.Report) error {
@@ -126,6 +151,9 @@ func (r *reporter) spool(report statement.Report) error {
 	}
 	r.a.spooling.Lock()
 	defer r.a.spooling.Unlock()
+	if err := r.room(); err != nil {
+		return err
+	}
 	if report.Sequence, err = r.a.Spool.nextSequence(); err != nil {
 		return err
 	}
@@ -134,7 +162,11 @@ func (r *reporter) spool(report statement.Report) error {
 	if err != nil {
 		return err
 	}
-	return r.a.Spool.putJSON(proof, reportDir, fmt.Sprintf(reportName, report.Sequence))
+	if err := r.a.Spool.putJSON(proof, reportDir, fmt.Sprintf(reportName, report.Sequence)); err != nil {
+		return err
+	}
+	r.waiting++
+	return nil
 }
 
 // post hands every spooled report to a broker, in order. A report that a broker understands and refuses is set
@@ -154,18 +186,24 @@ func (r *reporter) post(ctx context.Context, submit func(context.Context, statem
 		if kind := broker.KindOf(err); kind == broker.Unavailable || ctx.Err() != nil {
 			return err
 		}
-		r.a.spooling.Lock()
-		if err != nil {
-			r.a.Spool.setAside(err, reportDir, name)
-		} else {
-			err = removeFile(r.a.Spool.path(reportDir, name))
-		}
-		r.a.spooling.Unlock()
+		err = r.done(name, err)
 		if err != nil {
 			r.a.Log.Warn("report not taken", "report", name, "error", err)
 		}
 	}
 	return nil
+}
+
+// done takes a report that a broker took, or refused, out of the queue.
+func (r *reporter) done(name string, refused error) error {
+	r.a.spooling.Lock()
+	defer r.a.spooling.Unlock()
+	r.waiting = max(0, r.waiting-1)
+	if aside, err := r.a.Spool.names(asideDir); refused != nil && err == nil && len(aside) < r.a.most.aside {
+		r.a.Spool.setAside(refused, reportDir, name)
+		return refused
+	}
+	return errors.Join(refused, removeFile(r.a.Spool.path(reportDir, name)))
 }
 
 // nextSequence counts up before a report is written: a number may be lost in a crash, never used twice.

@@ -216,6 +216,11 @@ func (r *sessions) drop(s session) {
 	_ = os.Remove(filepath.Join(r.dir, s.name()+".json")) // on /run: a leftover is dropped by the next agent
 }
 
+// known reports whether a session of this name is on record.
+func (r *sessions) known(name string) bool {
+	return len(r.which(func(s session) bool { return s.name() == name })) > 0
+}
+
 // raise makes sure that numbers of cgroups that exist are not given again.
 func (r *sessions) raise(names []string) {
 	r.mu.Lock()

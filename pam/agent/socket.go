@@ -76,7 +76,7 @@ func (a *Agent) listen(ctx context.Context, l *net.UnixListener, may func(wire.Q
 	slots := make(chan struct{}, atOnce)
 	for {
 		slots <- struct{}{}
-		conn, err := l.AcceptUnix()
+		conn, err := a.accept(ctx, l)
 		if ctx.Err() != nil {
 			if err == nil {
 				_ = conn.Close() // nobody is answered any more
@@ -84,7 +84,7 @@ func (a *Agent) listen(ctx context.Context, l *net.UnixListener, may func(wire.Q
 			return nil
 		}
 		if err != nil {
-			return fmt.Errorf("socket: %w", err)
+			return err
 		}
 		group.Go(func() {
 			defer func() { <-slots }()
@@ -95,9 +95,36 @@ func (a *Agent) listen(ctx context.Context, l *net.UnixListener, may func(wire.Q
 	}
 }
 
+// scarce is how long accept waits for what the machine is out of: descriptors, memory.
+const scarce = 100 * time.Millisecond
+
+// accept waits for the next connection. A machine that has no descriptor or memory left for one now has it again later, and
+// the agent is still there then.
+func (a *Agent) accept(ctx context.Context, l *net.UnixListener) (*net.UnixConn, error) {
+	for said := false; ; said = true {
+		conn, err := l.AcceptUnix()
+		switch {
+		case err == nil:
+			return conn, nil
+		case ctx.Err() != nil:
+			return nil, ctx.Err()
+		case errors.Is(err, net.ErrClosed):
+			return nil, fmt.Errorf("socket: %w", err)
+		case !said:
+			a.Log.Error("no connection taken, trying again", "socket", l.Addr().String(), "error", err)
+		}
+		select {
+		case <-ctx.Done():
+		case <-a.Clock.After(scarce):
+		}
+	}
+}
+
 // converse takes one question and gives one answer; without an answer the other side refuses.
 func (a *Agent) converse(ctx context.Context, conn *net.UnixConn, may func(wire.Question, *peer) error) error {
 	defer conn.Close()
+	ctx, cancel := context.WithTimeout(ctx, exchange) // also for what waits for a grant to open
+	defer cancel()
 	if err := conn.SetDeadline(time.Now().Add(exchange)); err != nil { // a timer of the kernel's, not a window: real time
 		return err
 	}

@@ -157,6 +157,12 @@ func (s *Spool) read(parts ...string) ([]byte, error) {
 	return os.ReadFile(path)
 }
 
+// holds reports whether a file is there, whatever is in it.
+func (s *Spool) holds(parts ...string) bool {
+	_, err := os.Lstat(s.path(parts...))
+	return err == nil
+}
+
 // readTime reads a file that holds one instant; missing or torn is zero, which is the careful answer for both users:
 // never heard from a broker, and a floor that newestTime raises again.
 func (s *Spool) readTime(name string) statement.Time {

@@ -220,13 +220,19 @@ func (s Systemd) checkUnit(ctx context.Context, c *sd.Conn, w Window) (Place, er
 	return place, nil
 }
 
+// Place looks where systemd puts our units.
+func (s Systemd) Place(stem broker.Stem) (Place, bool) {
+	place, err := placeOf(s.Trees, "/system.slice/"+stem.Unit())
+	return place, err == nil
+}
+
 // Close kills everything in the grant's unit and, once nothing of it lives, takes its reaper away. A unit that is
 // not there is closed.
 func (s Systemd) Close(ctx context.Context, stem broker.Stem) error {
 	ctx, cancel := context.WithTimeout(ctx, unitTimeout)
 	defer cancel()
 	// First by hand, where our units are: PID 1 may be busy for seconds with a daemon-reload, or not answer at all.
-	if place, err := placeOf(s.Trees, "/system.slice/"+stem.Unit()); err == nil {
+	if place, stands := s.Place(stem); stands {
 		if err := place.kill(ctx); err != nil {
 			return err
 		}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -69,10 +70,11 @@ func agentStands(ctx context.Context) error {
 	return nil
 }
 
-// Enforcing reports whether this host refuses (true) or only says what it would refuse.
+// Enforcing reports whether this host refuses (true) or only says what it would refuse. A state directory that cannot be
+// read counts as there, as it does for the module.
 func Enforcing() bool {
-	_, err := os.Stat(enforcingDir)
-	return err == nil
+	_, err := os.Lstat(enforcingDir)
+	return !errors.Is(err, fs.ErrNotExist)
 }
 
 // govern adds names before anything sends them to the module. The directory appears whole: a host that enforces and

@@ -72,11 +72,11 @@ func amend(path, content string) error {
 }
 
 func replace(path, content string, mode fs.FileMode, uid, gid int) error {
-	tmp := filepath.Join(filepath.Dir(path), ".pim-ssh.tmp~")
-	f, err := os.OpenFile(tmp, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
+	f, err := os.CreateTemp(filepath.Dir(path), ".pim-ssh.*.tmp~") // one for each writer: the agent and an operator may both be at it
 	if err != nil {
 		return err
 	}
+	tmp := f.Name()
 	_, err = f.WriteString(content)
 	err = errors.Join(err, f.Chown(uid, gid), f.Chmod(mode), f.Sync(), f.Close())
 	if err != nil {

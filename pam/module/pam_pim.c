@@ -57,6 +57,7 @@ static enum door door_of(const char *service)
 		{ "doas", DOOR_CALLER },  { "polkit-1", DOOR_CALLER },   { "su", DOOR_TARGET },
 		{ "su-l", DOOR_TARGET },  { "runuser", DOOR_OWN },       { "runuser-l", DOOR_OWN },
 		{ "cron", DOOR_OWN },     { "atd", DOOR_OWN },           { "systemd-user", DOOR_OWN },
+		{ "chfn", DOOR_TARGET },  { "chsh", DOOR_TARGET }, /* PAM_USER is who calls them: adduser does, as root */
 	};
 
 	for (size_t i = 0; i < sizeof doors / sizeof doors[0]; i++)

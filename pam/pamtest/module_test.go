@@ -52,7 +52,7 @@ func newStack(s *sandbox, t testing.TB, module string, governed []string) stack 
 func (st stack) line(t testing.TB, call string) {
 	t.Helper()
 	text := "account required " + call + "\nsession required " + call + "\n"
-	for _, service := range strings.Fields("sshd sudo sudo-i su su-l login doas polkit-1 runuser cron atd systemd-user other") {
+	for _, service := range strings.Fields("sshd sudo sudo-i su su-l login doas polkit-1 runuser cron atd systemd-user chfn chsh other") {
 		if err := os.WriteFile(filepath.Join(st.conf, service), []byte(text), 0o644); err != nil {
 			t.Fatal(err)
 		}
@@ -106,6 +106,8 @@ func TestWhoIsAskedAbout(t *testing.T) {
 		"su to root's other name is asked":          {governed, by("su-l", "toor", aliceUID, "A"), "A su-l", says("account", denied)},
 		"su to another account is not":              {governed, by("su", "mallory", aliceUID, "AOC"), "", says("account", "success", "open", "success", "close", "success")},
 		"su by root is not":                         {governed, by("su", "postgres", 0, "AO"), "", says("account", "success", "open", "success")},
+		"chfn by root, as adduser calls it, is not": {governed, by("chfn", "root", 0, "A"), "", says("account", "success")},
+		"chsh by a governed account is asked":       {governed, by("chsh", "postgres", postgresUID, "A"), "A chsh", says("account", denied)},
 		"login of a governed account by a person":   {governed, by("login", "postgres", aliceUID, "A"), "A login", says("account", denied)},
 		"login of root on the console, by getty":    {governed, by("login", "root", 0, "A"), "A login", says("account", denied)},
 		"login of another account is not":           {governed, by("login", "alice", 0, "AOC"), "", says("account", "success", "open", "success", "close", "success")},
