@@ -16,6 +16,7 @@ import (
 
 	"pim-ssh/broker"
 	"pim-ssh/broker/api"
+	"pim-ssh/broker/policy"
 	"pim-ssh/broker/statement"
 )
 
@@ -32,6 +33,15 @@ type Cluster interface {
 	Events(index uint64, limit int) ([][]byte, <-chan struct{}, error)
 }
 
+// Peer is what edge needs to be one broker among several.
+type Peer interface {
+	// Leader returns where the broker that leads is and which key it has; own reports that it is this one. With no
+	// leader in sight it waits a moment for one, then fails with Unavailable.
+	Leader(ctx context.Context) (leader policy.Broker, own bool, err error)
+	// Lead is Cluster's View on the broker that leads, and broker.ErrNotLeader on any other.
+	Lead(ctx context.Context, fn func(*broker.State)) error
+}
+
 // Deadlines and caps: what one caller may cost.
 const (
 	headerTimeout   = 5 * time.Second
@@ -46,6 +56,8 @@ const (
 // Config is what a server needs from outside.
 type Config struct {
 	Cluster Cluster
+	Peer    Peer       // nil: this broker is alone
+	Peers   *api.Peers // calls other brokers; nil with Peer
 	CA      ssh.Signer
 	Now     func() statement.Time
 	Random  io.Reader
@@ -55,6 +67,8 @@ type Config struct {
 // Server answers every route of package api.
 type Server struct {
 	cluster  Cluster
+	peer     Peer
+	peers    *api.Peers
 	ca       ssh.Signer
 	now      func() statement.Time
 	random   io.Reader
@@ -73,7 +87,7 @@ type Server struct {
 // New makes a server with the table of routes bound.
 func New(config Config) *Server {
 	s := &Server{
-		cluster: config.Cluster, ca: config.CA, now: config.Now, random: config.Random, log: config.Log,
+		cluster: config.Cluster, peer: config.Peer, peers: config.Peers, ca: config.CA, now: config.Now, random: config.Random, log: config.Log,
 		mux: http.NewServeMux(), filing: make(chan struct{}, maxFiling), patience: frameTimeout, stopping: make(chan struct{}),
 	}
 	bound := s.handlers()
@@ -103,6 +117,8 @@ func (s *Server) handlers() map[api.RouteName]handler {
 		api.RouteHosts:      s.read(s.hosts),
 		api.RouteWatch:      s.watch,
 		api.RouteHealth:     s.health,
+		api.RoutePeerIndex:  s.peerIndex,
+		api.RoutePeerEvents: s.peerEvents,
 	}
 }
 
