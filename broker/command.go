@@ -15,6 +15,10 @@ const Rules = 1
 // CommandVersion is the only command encoding this code understands.
 const CommandVersion = 1
 
+// MaxSkew is how far, in seconds, a command's time may lie ahead of a broker's own clock before that broker raises an
+// alarm and stamps nothing itself.
+const MaxSkew statement.Seconds = 5
+
 // CommandKind says what is proposed.
 type CommandKind string
 

@@ -79,6 +79,9 @@ var (
 	ErrDiverged       = errors.New("state differs from the leader's")
 )
 
+// ErrNotLeader says that another broker of the cluster decides, and that nothing was done here.
+var ErrNotLeader = errors.New("another broker leads")
+
 // MustStop reports whether a broker that meets err may apply nothing more, and has to stop.
 func MustStop(err error) bool {
 	return errors.Is(err, ErrUnknownVersion) || errors.Is(err, ErrDiverged)

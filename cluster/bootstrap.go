@@ -1,23 +1,76 @@
 package cluster
 
 import (
-	"context"
+	"bytes"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
+	"github.com/go-json-experiment/json"
 	"github.com/hashicorp/raft"
+	raftboltdb "github.com/hashicorp/raft-boltdb/v2"
 
 	"pim-ssh/broker"
+	"pim-ssh/broker/policy"
 	"pim-ssh/broker/statement"
 )
 
-// Bootstrap makes a directory into the disk of a cluster of one and files the policy chain, first revision first, as its
-// first commands. It talks to nobody. A directory that holds anything of a broker's disk is ErrUsed; a bootstrap that
-// breaks off leaves a directory that Open refuses.
-func Bootstrap(ctx context.Context, config Config, chain []statement.Proof) error {
+// foundingKey is where raft.db keeps the chain that this disk was bootstrapped with.
+var foundingKey = []byte("pim-founding")
+
+// founding is the policy chain that a deployment begins with. Its newest revision names the voters, and says which keys
+// speak raft until the log says so itself.
+type founding struct {
+	proofs []statement.Proof
+	chain  policy.Chain
+	origin statement.Hash // of its one spelling: every broker of a cluster has the same
+}
+
+func newFounding(proofs []statement.Proof) (founding, error) {
+	if len(proofs) == 0 {
+		return founding{}, errors.New("no policy to begin with")
+	}
+	chain, err := policy.Genesis(proofs[0])
+	for _, proof := range proofs[1:] {
+		if err == nil {
+			chain, err = chain.Advance(proof)
+		}
+	}
+	if err != nil {
+		return founding{}, fmt.Errorf("first policy: %w", err)
+	}
+	data, err := json.Marshal(proofs, json.Deterministic(true))
+	return founding{proofs, chain, statement.HashOf(data)}, err
+}
+
+// voters are the brokers of the newest revision. Raft knows them by name alone: where they are may change with policy.
+func (f founding) voters() raft.Configuration {
+	var all raft.Configuration
+	for _, name := range slices.Sorted(maps.Keys(f.chain.Current().Brokers)) {
+		all.Servers = append(all.Servers, raft.Server{Suffrage: raft.Voter, ID: raft.ServerID(name), Address: raft.ServerAddress(name)})
+	}
+	return all
+}
+
+// Bootstrap makes a directory into the disk of one broker of a new cluster: those that the newest policy of the chain
+// lists, each bootstrapped with the same chain. It talks to nobody; the first of them to lead files the chain, first
+// revision first, as the first commands. A directory that holds anything of a broker's disk is ErrUsed; a bootstrap
+// that breaks off leaves a directory that Open refuses.
+func Bootstrap(config Config, chain []statement.Proof) error {
+	begin, err := newFounding(chain)
+	if err != nil {
+		return err
+	}
+	if _, listed := begin.chain.Current().Brokers[config.Name]; !listed {
+		return fmt.Errorf("the policy lists no broker %s", config.Name)
+	}
+	if err := begin.rehearse(config.Now()); err != nil {
+		return err
+	}
 	found, err := present(config.Dir)
 	if err != nil {
 		return err
@@ -25,19 +78,33 @@ func Bootstrap(ctx context.Context, config Config, chain []statement.Proof) erro
 	if len(found) > 0 {
 		return fmt.Errorf("%s holds %s: %w", config.Dir, strings.Join(found, ", "), ErrUsed)
 	}
-	if err := format(config); err != nil {
+	if err := format(config, begin); err != nil {
 		return fmt.Errorf("%s: %w", config.Dir, err)
 	}
-	config.Wire = silent(config.Address)
-	node, err := Open(config)
-	if err != nil {
-		return err
-	}
-	return errors.Join(adopt(ctx, node, chain), node.Close())
+	return nil
 }
 
-// format writes an empty disk: one voter, no events. The mark comes last.
-func format(config Config) error {
+// rehearse decides the first commands on an empty state, so that what would be refused is refused now.
+func (f founding) rehearse(now statement.Time) error {
+	state := broker.NewState()
+	for i, proof := range f.proofs {
+		command, err := broker.CommandFor(proof, now)
+		if err != nil {
+			return fmt.Errorf("policy %d: %w", i+1, err)
+		}
+		decided, err := broker.Decide(state, command)
+		if err != nil {
+			return fmt.Errorf("policy %d: %w", i+1, err)
+		}
+		for _, event := range decided.Events {
+			broker.Evolve(state, event)
+		}
+	}
+	return nil
+}
+
+// format writes an empty disk: the voters, no events. The mark comes last.
+func format(config Config, begin founding) error {
 	mark, err := newMark()
 	if err != nil {
 		return err
@@ -49,13 +116,13 @@ func format(config Config) error {
 	if err := errors.Join(log.setMark(mark), log.close()); err != nil {
 		return err
 	}
-	if err := formatRaft(config, mark); err != nil {
+	if err := formatRaft(config, mark, begin); err != nil {
 		return err
 	}
 	return writeMark(config.Dir, mark)
 }
 
-func formatRaft(config Config, mark string) error {
+func formatRaft(config Config, mark string, begin founding) error {
 	store, err := openRaftStore(config.Dir)
 	if err != nil {
 		return err
@@ -68,34 +135,32 @@ func formatRaft(config Config, mark string) error {
 	if err != nil {
 		return err
 	}
-	alone := raft.Configuration{Servers: []raft.Server{{
-		Suffrage: raft.Voter, ID: raft.ServerID(config.Name), Address: raft.ServerAddress(config.Address),
-	}}}
-	wire := silent(config.Address)
-	transport := raft.NewNetworkTransport(layer{wire.Listener, wire.Dial}, wirePool, wireTimeout, config.Log)
+	transport := raft.NewNetworkTransport(layer{Wire: Alone(), own: config.Name}, wirePool, wireTimeout, config.Log)
 	defer transport.Close()
-	if err := raft.BootstrapCluster(raftConfig(config), chainedStore{store}, store, kept, transport, alone); err != nil {
+	voters := begin.voters()
+	if err := raft.BootstrapCluster(raftConfig(config, len(voters.Servers)), chainedStore{store}, store, kept, transport, voters); err != nil {
 		return fmt.Errorf("raft: %w", err)
 	}
-	return store.Set(markKey, []byte(mark))
-}
-
-// adopt files the chain once the node leads.
-func adopt(ctx context.Context, node *Node, chain []statement.Proof) error {
-	if err := node.Ready(ctx); err != nil {
+	data, err := json.Marshal(begin.proofs, json.Deterministic(true))
+	if err != nil {
 		return err
 	}
-	for i, proof := range chain {
-		command, err := broker.CommandFor(proof, 0)
-		if err != nil {
-			return fmt.Errorf("policy %d: %w", i+1, err)
-		}
-		if command.Kind != broker.AdoptPolicy {
-			return fmt.Errorf("policy %d: a %s is no policy", i+1, command.Kind)
-		}
-		if _, err := node.Propose(ctx, command); err != nil {
-			return fmt.Errorf("policy %d: %w", i+1, err)
-		}
+	return errors.Join(store.Set(foundingKey, data), store.Set(markKey, []byte(mark)))
+}
+
+// readFounding reads what formatRaft wrote.
+func readFounding(store *raftboltdb.BoltStore) (founding, error) {
+	data, err := store.Get(foundingKey)
+	if err != nil {
+		return founding{}, fmt.Errorf("%s: the founding chain: %w: %w", raftFile, ErrDisk, err)
 	}
-	return nil
+	var proofs []statement.Proof
+	if err := json.UnmarshalRead(bytes.NewReader(data), &proofs); err != nil {
+		return founding{}, fmt.Errorf("%s: the founding chain: %w: %w", raftFile, ErrDisk, err)
+	}
+	begin, err := newFounding(proofs)
+	if err != nil {
+		return founding{}, fmt.Errorf("%s: %w: %w", raftFile, ErrDisk, err)
+	}
+	return begin, nil
 }

@@ -25,7 +25,7 @@ type lone struct {
 func newLone(t *testing.T) *lone {
 	t.Helper()
 	l := &lone{t: t, world: forger.New(t, nil), dir: t.TempDir()}
-	if err := Bootstrap(t.Context(), l.config(), l.world.Chain.Proofs()); err != nil {
+	if err := Bootstrap(l.config(), l.world.Chain.Proofs()); err != nil {
 		t.Fatal(err)
 	}
 	l.open()
@@ -34,7 +34,7 @@ func newLone(t *testing.T) *lone {
 }
 
 func (l *lone) config() Config {
-	return Config{Name: "b1", Address: "b1:7443", Dir: l.dir, Wire: silent("b1:7443"), Log: l.t.Output(), Now: func() statement.Time {
+	return Config{Name: "b1", Dir: l.dir, Wire: Alone(), Log: l.t.Output(), Now: func() statement.Time {
 		if l.clock != 0 {
 			return l.clock
 		}

@@ -1,14 +1,17 @@
 package cluster
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"sync"
 
 	"github.com/hashicorp/raft"
 
 	"pim-ssh/broker"
+	"pim-ssh/broker/statement"
 )
 
 // machine is the state machine under raft: it owns the state, folds committed commands into it, and appends their
@@ -17,17 +20,31 @@ import (
 // Once something happens that would make this broker differ from its peers, it stops for ever: it applies, answers and
 // snapshots nothing more, and failed is closed.
 type machine struct {
-	log *EventLog
+	log  *EventLog
+	now  func() statement.Time
+	said *slog.Logger
 
 	mu      sync.RWMutex
 	state   *broker.State
 	changed chan struct{} // closed and replaced when the log grows
 	cause   error         // why it stopped
 	failed  chan struct{}
+	fetch   fetch          // nil while the disk is being opened
+	alarmed statement.Time // when the clock was last complained of
 }
 
-func newMachine(log *EventLog) *machine {
-	return &machine{log: log, state: broker.NewState(), changed: make(chan struct{}), failed: make(chan struct{})}
+// fetch gets committed events from index on from the broker that leads.
+type fetch func(index uint64) ([][]byte, error)
+
+func newMachine(log *EventLog, now func() statement.Time, said *slog.Logger) *machine {
+	return &machine{log: log, now: now, said: said, state: broker.NewState(), changed: make(chan struct{}), failed: make(chan struct{})}
+}
+
+// fetchBy says how to get events that this broker missed, once it can talk to others.
+func (m *machine) fetchBy(by fetch) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.fetch = by
 }
 
 // applied is what Apply returns: the answer to one command.
@@ -57,6 +74,7 @@ func (m *machine) apply(data []byte) (broker.Outcome, error) {
 	if err != nil {
 		return broker.Outcome{}, err
 	}
+	m.checkClock(command.At)
 	decided, refusal := broker.Decide(m.state, command)
 	if refusal != nil && broker.MustStop(refusal) {
 		return broker.Outcome{}, refusal
@@ -79,9 +97,32 @@ func (m *machine) apply(data []byte) (broker.Outcome, error) {
 	for _, event := range decided.Events {
 		broker.Evolve(m.state, event)
 	}
+	m.grown()
+	return decided.Outcome, refusal
+}
+
+// grown tells everybody who waits that there are more events. The caller holds mu.
+func (m *machine) grown() {
 	close(m.changed)
 	m.changed = make(chan struct{})
-	return decided.Outcome, refusal
+}
+
+// checkClock complains, once a minute, of a leader that stamps times well ahead of this broker's clock.
+func (m *machine) checkClock(at statement.Time) {
+	now := m.now()
+	if at <= now.Add(broker.MaxSkew) || now < m.alarmed.Add(60) && now >= m.alarmed {
+		return
+	}
+	m.alarmed = now
+	m.said.Error("CLOCK: the leader stamps a time ahead of this broker's clock: one of the two is wrong, or the leader is in wrong hands",
+		"stamped", at, "clock", now)
+}
+
+// fail makes the machine stand still.
+func (m *machine) fail(cause error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.stop(cause)
 }
 
 // stop makes the machine stand still. The caller holds mu.
@@ -101,6 +142,25 @@ func (m *machine) read(fn func(*broker.State)) error {
 	}
 	fn(m.state)
 	return nil
+}
+
+// reach waits until the state has folded so many events.
+func (m *machine) reach(ctx context.Context, events uint64) error {
+	for {
+		m.mu.RLock()
+		have, changed := m.state.Index(), m.changed
+		m.mu.RUnlock()
+		if have >= events {
+			return nil
+		}
+		select {
+		case <-changed:
+		case <-m.failed:
+			return m.cause
+		case <-ctx.Done():
+			return fmt.Errorf("event %d of %d: %w", have, events, ctx.Err())
+		}
+	}
 }
 
 // next returns the channel that is closed when the log grows.
@@ -132,16 +192,65 @@ func (m *machine) Restore(stored io.ReadCloser) error {
 	if err != nil {
 		return fmt.Errorf("snapshot: %w", err)
 	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if err := m.catchUp(state); err != nil {
+		return err
+	}
+	m.state = state
+	m.grown()
+	return nil
+}
+
+// catchUp makes the event log reach as far as a snapshot that another broker sent. The events come from that broker too:
+// what it says is folded onto what is here, and must give the very state of the snapshot. The caller holds mu.
+func (m *machine) catchUp(snapshot *broker.State) error {
 	have, err := m.log.Len()
+	if err != nil || have >= snapshot.Index() {
+		return err
+	}
+	if m.fetch == nil {
+		return fmt.Errorf("the snapshot reaches event %d, %s only %d: %w", snapshot.Index(), eventsFile, have, ErrDisk)
+	}
+	data, err := broker.EncodeState(m.state)
 	if err != nil {
 		return err
 	}
-	if have < state.Index() {
-		return fmt.Errorf("the snapshot reaches event %d, %s only %d: %w", state.Index(), eventsFile, have, ErrDisk)
+	folded, err := broker.DecodeState(data) // a copy: raft may yet send the commands themselves
+	if err != nil {
+		return err
 	}
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	m.state = state
+	for have = folded.Index(); have < snapshot.Index(); have = folded.Index() {
+		leaves, err := m.fetch(have)
+		if err == nil && len(leaves) == 0 {
+			err = errors.New("there are none")
+		}
+		if err == nil {
+			err = m.fold(folded, leaves[:min(uint64(len(leaves)), snapshot.Index()-have)])
+		}
+		if err != nil {
+			return fmt.Errorf("events from %d: %w", have, err)
+		}
+	}
+	if folded.Digest() != snapshot.Digest() {
+		m.stop(fmt.Errorf("the events up to %d do not give the leader's snapshot: %w", have, broker.ErrDiverged))
+		return m.cause
+	}
+	return nil
+}
+
+// fold appends events that were decided elsewhere, and folds them.
+func (m *machine) fold(state *broker.State, leaves [][]byte) error {
+	if err := m.log.append(state.Index(), leaves); err != nil {
+		return err
+	}
+	for _, leaf := range leaves {
+		event, err := broker.DecodeEvent(leaf)
+		if err != nil {
+			return err
+		}
+		broker.Evolve(state, event)
+	}
 	return nil
 }
 

@@ -1,45 +1,118 @@
 package cluster
 
 import (
+	"bytes"
 	"context"
 	"errors"
+	"io"
 	"net"
+	"sync"
 	"time"
 
 	"github.com/hashicorp/raft"
+
+	"pim-ssh/broker/statement"
 )
 
-// Wire is how brokers reach each other. Both sides of every connection have proved the key of a broker before cluster
-// sees it: package api's TLS does that for Listener and for Dial.
+// Wire is how brokers reach each other, by name: where a broker is and which key it must hold is for signed policy to
+// say. Both sides of every connection have proved the key of a broker before cluster sees it: package api's TLS does
+// that for Listener and for Dial.
 type Wire struct {
 	Listener net.Listener // connections that agreed on pim-raft/1
-	Dial     func(ctx context.Context, address string) (net.Conn, error)
+	Dial     func(ctx context.Context, name statement.BrokerName) (net.Conn, error)
+	Peers    Peers
 }
 
-// layer is raft's view of a Wire.
+// Peers asks other brokers what raft does not say. Errors of any kind mean no answer.
+type Peers interface {
+	// Index asks a broker, which must lead, how many events there are by now.
+	Index(ctx context.Context, leader statement.BrokerName) (uint64, error)
+	// Events asks a broker for committed events from index on, in order; fewer than there are, if it likes.
+	Events(ctx context.Context, from statement.BrokerName, index uint64) ([][]byte, error)
+}
+
+// errForeign is what a broker says of another one that was bootstrapped from another file: their raft logs begin
+// differently, though both may hold keys that policy lists.
+var errForeign = errors.New("the other broker was bootstrapped from another chain file")
+
+// layer is raft's view of a Wire. Raft's addresses are brokers' names. Every connection begins with the origin of the
+// side that dialled.
 type layer struct {
-	net.Listener
-	dial func(ctx context.Context, address string) (net.Conn, error)
+	Wire
+	own    statement.BrokerName
+	origin statement.Hash
 }
 
 // Dial reaches another broker.
 func (l layer) Dial(address raft.ServerAddress, timeout time.Duration) (net.Conn, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), timeout)
 	defer cancel()
-	return l.dial(ctx, string(address))
+	conn, err := l.Wire.Dial(ctx, statement.BrokerName(address))
+	if err != nil {
+		return nil, err
+	}
+	if _, err := conn.Write(l.origin[:]); err != nil {
+		return nil, errors.Join(err, conn.Close())
+	}
+	return conn, nil
 }
 
-// silent is a Wire to nobody, for a broker that is only being bootstrapped.
-func silent(address string) Wire {
-	return Wire{Listener: &mute{closed: make(chan struct{}), address: mutely(address)}, Dial: func(context.Context, string) (net.Conn, error) {
-		return nil, errors.New("bootstrapping talks to nobody")
+// Accept waits for another broker; its origin is checked on the first read.
+func (l layer) Accept() (net.Conn, error) {
+	conn, err := l.Listener.Accept()
+	if err != nil {
+		return nil, err
+	}
+	return &incoming{Conn: conn, origin: l.origin}, nil
+}
+
+// Close stops accepting.
+func (l layer) Close() error { return l.Listener.Close() }
+
+// Addr is this broker's name.
+func (l layer) Addr() net.Addr { return address(l.own) }
+
+// incoming is a connection whose dialler has to name its origin first.
+type incoming struct {
+	net.Conn
+	origin statement.Hash
+	once   sync.Once
+	err    error
+}
+
+// Read reads what follows the origin.
+func (c *incoming) Read(p []byte) (int, error) {
+	c.once.Do(func() {
+		var theirs statement.Hash
+		if _, c.err = io.ReadFull(c.Conn, theirs[:]); c.err == nil && !bytes.Equal(theirs[:], c.origin[:]) {
+			c.err = errForeign
+		}
+	})
+	if c.err != nil {
+		return 0, c.err
+	}
+	return c.Conn.Read(p)
+}
+
+// address is a broker's name as raft's address.
+type address string
+
+// Network names no network.
+func (address) Network() string { return "broker" }
+
+func (a address) String() string { return string(a) }
+
+// Alone is a Wire to nobody, for a cluster of one.
+func Alone() Wire {
+	return Wire{Listener: &mute{closed: make(chan struct{})}, Dial: func(context.Context, statement.BrokerName) (net.Conn, error) {
+		return nil, errors.New("this broker is alone")
 	}}
 }
 
 // mute accepts nothing until it is closed.
 type mute struct {
-	closed  chan struct{}
-	address mutely
+	once   sync.Once
+	closed chan struct{}
 }
 
 // Accept waits for Close.
@@ -48,18 +121,11 @@ func (m *mute) Accept() (net.Conn, error) {
 	return nil, net.ErrClosed
 }
 
-// Close ends Accept; raft calls it once.
+// Close ends Accept.
 func (m *mute) Close() error {
-	close(m.closed)
+	m.once.Do(func() { close(m.closed) })
 	return nil
 }
 
-// Addr returns the broker's own address.
-func (m *mute) Addr() net.Addr { return m.address }
-
-type mutely string
-
-// Network names no network.
-func (mutely) Network() string { return "none" }
-
-func (a mutely) String() string { return string(a) }
+// Addr names nobody.
+func (m *mute) Addr() net.Addr { return address("nobody") }

@@ -31,7 +31,7 @@ var mayImport = map[string]struct {
 	"broker/effect":            {[]string{"broker", "broker/api", "broker/policy", "broker/statement"}, "consumers of committed events"},
 	"certs":                    {[]string{"broker/statement"}, "a leaf: grant to certificate and back, on signed words only"},
 	"certs/signer":             {[]string{"broker/statement"}, "the only place that holds a CA key"},
-	"cluster":                  {[]string{"broker", "broker/statement"}, "raft carries commands; it knows no routes"},
+	"cluster":                  {[]string{"broker", "broker/policy", "broker/statement"}, "raft carries commands between the brokers that policy lists; it knows no routes"},
 	"cluster/clustertest":      {[]string{"broker", "broker/statement", "cluster"}, "a cluster to cut, for tests"},
 	"pam/wire":                 {nil, "a leaf shared with C by its vectors"},
 	"pam/agent":                {[]string{"broker", "broker/api", "broker/policy", "broker/statement", "certs", "pam/wire"}, "the host judges with the broker's own rules"},

@@ -3,9 +3,12 @@ package api
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net/http"
+	"time"
 
 	"github.com/go-json-experiment/json"
 
@@ -25,23 +28,56 @@ func (c *Client) post(ctx context.Context, path string, body, into any) error {
 	return c.call(ctx, http.MethodPost, path, encoded, into)
 }
 
-// call asks one broker after the other. Only a broker that is unreachable or says it is unavailable passes the question
-// on; every other answer stands.
+// call asks one broker after the other. Only a broker that is unreachable, silent or says it is unavailable passes the
+// question on; every other answer stands. When all of several brokers are, it goes round again for as long as they may take
+// to elect a leader.
 func (c *Client) call(ctx context.Context, method, pathAndQuery string, body []byte, into any) error {
 	ctx, cancel := context.WithTimeout(ctx, answerTimeout)
 	defer cancel()
-	var causes []error
-	for _, address := range c.addresses {
-		response, err := c.send(ctx, address, method, pathAndQuery, body)
-		if err != nil {
-			causes = append(causes, fmt.Errorf("%s: %w", address, err))
-			continue
-		}
-		err = readAnswer(response, into)
-		if !unavailable(err) {
+	again := time.Now().Add(electing)
+	for pause := firstPause; ; pause = min(2*pause, lastPause) {
+		err := c.each(func(address string) error {
+			ctx, cancel := context.WithTimeout(ctx, c.patience)
+			defer cancel()
+			response, err := c.send(ctx, address, method, pathAndQuery, body)
+			if err != nil {
+				return err
+			}
+			return readAnswer(response, into)
+		})
+		if !unavailable(err) || errors.As(err, new(*unsigned)) || len(c.addresses) == 1 || time.Now().After(again) {
 			return err
 		}
-		causes = append(causes, fmt.Errorf("%s: %w", address, err))
+		select {
+		case <-time.After(pause/2 + rand.N(pause)):
+		case <-ctx.Done():
+			return err
+		}
+	}
+}
+
+// unsigned says that a read was not signed: asking elsewhere would only ask the person for another signature.
+type unsigned struct{ error }
+
+// Unwrap returns why.
+func (u *unsigned) Unwrap() error { return u.error }
+
+// each tries one broker after the other, beginning with the one that answered last, until one answers. What is no
+// *broker.Error counts as no answer.
+func (c *Client) each(try func(address string) error) error {
+	var causes []error
+	first := int(c.first.Load())
+	for i := range c.addresses {
+		at := (first + i) % len(c.addresses)
+		err := try(c.addresses[at])
+		if told := broker.KindOf(err); err == nil || told != "" && told != broker.Unavailable {
+			c.first.Store(int32(at))
+			return err
+		}
+		causes = append(causes, fmt.Errorf("%s: %w", c.addresses[at], err))
+		if errors.As(err, new(*unsigned)) {
+			break
+		}
 	}
 	return c.unreachable(causes)
 }
@@ -55,7 +91,7 @@ func (c *Client) send(ctx context.Context, address, method, pathAndQuery string,
 	if method == http.MethodGet && c.reader != nil {
 		headers, err := c.reader.Sign(method, pathAndQuery)
 		if err != nil {
-			return nil, err
+			return nil, &unsigned{err}
 		}
 		request.Header = headers
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/ed25519"
 	"crypto/rand"
+	"crypto/sha256"
 	"crypto/tls"
 	"errors"
 	"fmt"
@@ -13,6 +14,7 @@ import (
 	"net/url"
 	"slices"
 	"strconv"
+	"sync/atomic"
 	"time"
 
 	"pim-ssh/broker"
@@ -24,6 +26,15 @@ import (
 const (
 	dialTimeout   = 3 * time.Second
 	answerTimeout = 15 * time.Second
+)
+
+// Timeouts of a client that can ask another broker instead.
+const (
+	nextDialTimeout   = 1 * time.Second
+	nextAnswerTimeout = 6 * time.Second // longer than a broker that is well takes to say that it is unavailable
+	electing          = 6 * time.Second // brokers replace a dead leader within three
+	firstPause        = 50 * time.Millisecond
+	lastPause         = 400 * time.Millisecond
 )
 
 // maxAnswer is the largest answer in bytes that a client reads.
@@ -41,6 +52,8 @@ type Config struct {
 // keeps connections open until Close. Every error it returns is a *broker.Error or wraps one.
 type Client struct {
 	addresses []string
+	first     atomic.Int32  // which of them to ask first: the one that answered last
+	patience  time.Duration // with one of them
 	reader    *Reader
 	http      *http.Client
 	transport *http.Transport
@@ -68,18 +81,33 @@ func NewClient(config Config) (*Client, error) {
 		}
 		own = &certificate
 	}
+	dial, answer := dialTimeout, answerTimeout
+	if len(addresses) > 1 {
+		dial, answer = nextDialTimeout, nextAnswerTimeout
+	}
 	transport := &http.Transport{
-		DialContext:           (&net.Dialer{Timeout: dialTimeout}).DialContext,
+		DialContext:           (&net.Dialer{Timeout: dial}).DialContext,
 		TLSClientConfig:       ClientTLS(ProtocolHTTP, pins, own),
-		TLSHandshakeTimeout:   dialTimeout,
-		ResponseHeaderTimeout: answerTimeout,
+		TLSHandshakeTimeout:   dial,
+		ResponseHeaderTimeout: answer,
 		IdleConnTimeout:       90 * time.Second,
 		DisableCompression:    true,
 	}
 	following := &http.Client{Transport: transport, CheckRedirect: func(*http.Request, []*http.Request) error {
 		return errors.New("brokers never redirect")
 	}}
-	return &Client{addresses: addresses, reader: config.Reader, http: following, transport: transport}, nil
+	c := &Client{addresses: addresses, patience: answer, reader: config.Reader, http: following, transport: transport}
+	c.first.Store(begin(config.Identity, len(addresses)))
+	return c, nil
+}
+
+// begin spreads hosts over the brokers by their keys; people begin with the first.
+func begin(identity ed25519.PrivateKey, brokers int) int32 {
+	if identity == nil {
+		return 0
+	}
+	sum := sha256.Sum256(identity.Public().(ed25519.PublicKey))
+	return int32(int(sum[0]) % brokers)
 }
 
 // Close drops idle connections.

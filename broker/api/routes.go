@@ -16,6 +16,7 @@ const (
 	Person           // a person of the current policy, by a read proof
 	Concerned        // a person, who sees only what concerns them
 	PersonOrHost     // a person by a read proof, or an enrolled host by its TLS key
+	Broker           // another broker of the current policy, by its TLS key
 )
 
 // String returns the word for the caller.
@@ -29,6 +30,8 @@ func (w Who) String() string {
 		return "person concerned"
 	case PersonOrHost:
 		return "person or host"
+	case Broker:
+		return "broker"
 	default:
 		return "nobody"
 	}
@@ -51,6 +54,8 @@ const (
 	RouteHosts      RouteName = "hosts"
 	RouteWatch      RouteName = "watch"
 	RouteHealth     RouteName = "health"
+	RoutePeerIndex  RouteName = "peer index"
+	RoutePeerEvents RouteName = "peer events"
 )
 
 // Route is one way into a broker.
@@ -85,6 +90,8 @@ func Routes() []Route {
 		{RouteHosts, http.MethodGet, "/v1/hosts", nil, Person, 0, "the enrolled hosts with their enrolment proofs"},
 		{RouteWatch, http.MethodGet, "/v1/watch", []string{"after"}, PersonOrHost, 0, "a stream of frames after an index"},
 		{RouteHealth, http.MethodGet, "/healthz", nil, Anyone, 0, "whether this broker can answer"},
+		{RoutePeerIndex, http.MethodGet, "/v1/peer/index", nil, Broker, 0, "how many events there are; only from the broker that leads"},
+		{RoutePeerEvents, http.MethodGet, "/v1/peer/events", []string{"from"}, Broker, 0, "committed events from an index on; only from the broker that leads"},
 	}
 }
 
@@ -93,6 +100,10 @@ const (
 	HeaderProof   = "PIM-Proof"   // a read statement, signed by the person's key or the session's
 	HeaderSession = "PIM-Session" // the session statement whose key signed the read, when one did
 )
+
+// HeaderPassed says that another broker passed a request on, because it does not lead. It confers nothing: it is
+// not passed on again.
+const HeaderPassed = "PIM-Passed"
 
 // MaxHeaderProof is the largest decoded header proof in bytes.
 const MaxHeaderProof = 12 << 10

@@ -149,3 +149,13 @@ type HostView struct {
 type Health struct {
 	Ready bool `json:"ready"` // it leads, or knows who does
 }
+
+// PeerIndex answers GET /v1/peer/index.
+type PeerIndex struct {
+	Events uint64 `json:"events"` // how many there are: the index the next one will have
+}
+
+// PeerEvents answers GET /v1/peer/events: some events in order, none when there are none.
+type PeerEvents struct {
+	Events [][]byte `json:"events"` // each an event's bytes, in base64
+}

@@ -4,7 +4,6 @@ import (
 	"bufio"
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"net/http"
 	"strconv"
@@ -33,19 +32,12 @@ func (c *Client) Watch(ctx context.Context, after *uint64) (*Stream, error) {
 	if after != nil {
 		path += "?after=" + strconv.FormatUint(*after, 10)
 	}
-	var causes []error
-	for _, address := range c.addresses {
-		stream, err := c.watchOne(ctx, address, path, after)
-		if err == nil {
-			return stream, nil
-		}
-		var told *broker.Error
-		if errors.As(err, &told) && told.Kind != broker.Unavailable {
-			return nil, err
-		}
-		causes = append(causes, fmt.Errorf("%s: %w", address, err))
-	}
-	return nil, c.unreachable(causes)
+	var stream *Stream
+	err := c.each(func(address string) (err error) {
+		stream, err = c.watchOne(ctx, address, path, after)
+		return err
+	})
+	return stream, err
 }
 
 func (c *Client) watchOne(ctx context.Context, address, path string, after *uint64) (*Stream, error) {

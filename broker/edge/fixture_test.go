@@ -81,11 +81,9 @@ func (s *stage) openNode(listener net.Listener) {
 	s.front = NewFront(listener, api.ServerTLS(own, func() []statement.Key {
 		return []statement.Key{s.world.Chain.Current().Brokers["b1"].Identity}
 	}))
-	config := cluster.Config{Name: "b1", Address: s.address, Dir: s.t.TempDir(), Now: forger.Now, Log: io.Discard,
-		Wire: cluster.Wire{Listener: s.front.Raft(), Dial: func(ctx context.Context, address string) (net.Conn, error) {
-			return (&net.Dialer{}).DialContext(ctx, "tcp", address)
-		}}}
-	s.must(cluster.Bootstrap(s.t.Context(), config, s.world.Chain.Proofs()))
+	config := cluster.Config{Name: "b1", Dir: s.t.TempDir(), Now: forger.Now, Log: io.Discard, Wire: cluster.Alone()}
+	config.Wire.Listener = s.front.Raft()
+	s.must(cluster.Bootstrap(config, s.world.Chain.Proofs()))
 	s.node, err = cluster.Open(config)
 	s.must(err)
 	s.must(s.node.Ready(s.t.Context()))

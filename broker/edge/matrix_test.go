@@ -3,8 +3,10 @@ package edge
 import (
 	"context"
 	"crypto/ed25519"
+	"crypto/rand"
 	"flag"
 	"fmt"
+	"maps"
 	"net/http"
 	"os"
 	"slices"
@@ -32,6 +34,7 @@ type caller struct {
 	signer ssh.Signer
 	host   statement.HostName
 	key    ed25519.PrivateKey
+	peers  *api.Peers // calls as another broker would, with what TLS key the caller has
 }
 
 // TestTheMatrixOfEveryRouteAndEveryIdentity calls every route as everybody and compares with the table checked in. What
@@ -81,6 +84,15 @@ func newMatrix(t *testing.T) *matrix {
 	s := m.stage
 	m.grant = s.granted("alice", "db-admin", "db1", forger.Key(t), "bob")
 	s.removeKey("erin", s.key(old))
+	gone, goneSigner := forger.PrivateKey(t)
+	s.revise(func(doc *policy.Document) {
+		doc.Brokers = maps.Clone(doc.Brokers)
+		doc.Brokers["b9"] = policy.Broker{Address: "b9:7443", Identity: s.key(goneSigner), CA: s.key(forger.Key(t))}
+	})
+	s.revise(func(doc *policy.Document) {
+		doc.Brokers = maps.Clone(doc.Brokers)
+		delete(doc.Brokers, "b9")
+	})
 
 	stranger := forger.New(t, nil)
 	foreign := s.reader("alice")
@@ -97,12 +109,28 @@ func newMatrix(t *testing.T) *matrix {
 		{name: "host", client: s.host("db1"), host: "db1", key: s.hosts["db1"]},
 		{name: "other-host", client: s.host("web1"), host: "web1", key: s.hosts["web1"]},
 		{name: "fake-host", client: s.client(api.Config{Policy: s.world.Chain.Current(), Identity: private}), host: "db1", key: private},
+		{name: "broker", client: s.client(api.Config{Policy: s.world.Chain.Current(), Identity: s.world.Identity}), key: s.world.Identity},
+		{name: "gone-broker", client: s.client(api.Config{Policy: s.world.Chain.Current(), Identity: gone}), key: gone},
+	}
+	for i, c := range m.callers {
+		m.callers[i].peers = s.calling(c.key)
 	}
 	return m
 }
 
 func (m *matrix) person(person statement.Person, name string) caller {
 	return caller{name: name, client: m.stage.as(person), person: person, signer: m.stage.world.People[person]}
+}
+
+// calling calls as brokers call each other, with a TLS key or none.
+func (s *stage) calling(key ed25519.PrivateKey) *api.Peers {
+	s.t.Helper()
+	if key == nil {
+		return api.NewPeers(nil)
+	}
+	own, err := api.SelfSigned(rand.Reader, key)
+	s.must(err)
+	return api.NewPeers(&own)
 }
 
 func (s *stage) proving(reader *api.Reader) *api.Client {
@@ -181,6 +209,12 @@ func (m *matrix) answer(route api.Route, c caller) (string, error) {
 		return m.watch(ctx, c)
 	case api.RouteHealth:
 		return "ok", c.client.Health(ctx)
+	case api.RoutePeerIndex:
+		_, err := c.peers.Index(ctx, m.stage.world.Chain.Current().Brokers["b1"])
+		return "ok", err
+	case api.RoutePeerEvents:
+		_, err := c.peers.Events(ctx, m.stage.world.Chain.Current().Brokers["b1"], 0)
+		return "ok", err
 	default:
 		return "", fmt.Errorf("no caller for %s", route.Name)
 	}

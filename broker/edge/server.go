@@ -16,6 +16,7 @@ import (
 
 	"pim-ssh/broker"
 	"pim-ssh/broker/api"
+	"pim-ssh/broker/policy"
 	"pim-ssh/broker/statement"
 )
 
@@ -30,6 +31,15 @@ type Cluster interface {
 	// Events returns at most limit committed events from index on, as their leaf bytes, and a channel that is closed once
 	// there are more than there were.
 	Events(index uint64, limit int) ([][]byte, <-chan struct{}, error)
+}
+
+// Peer is what edge needs to be one broker among several.
+type Peer interface {
+	// Leader returns where the broker that leads is and which key it has; own reports that it is this one. With no
+	// leader in sight it waits a moment for one, then fails with Unavailable.
+	Leader(ctx context.Context) (leader policy.Broker, own bool, err error)
+	// Lead is Cluster's View on the broker that leads, and broker.ErrNotLeader on any other.
+	Lead(ctx context.Context, fn func(*broker.State)) error
 }
 
 // Deadlines and caps: what one caller may cost.
@@ -47,6 +57,8 @@ const (
 // Config is what a server needs from outside.
 type Config struct {
 	Cluster Cluster
+	Peer    Peer       // nil: this broker is alone
+	Peers   *api.Peers // calls other brokers; nil with Peer
 	CA      ssh.Signer
 	Now     func() statement.Time
 	Random  io.Reader
@@ -56,6 +68,8 @@ type Config struct {
 // Server answers every route of package api.
 type Server struct {
 	cluster  Cluster
+	peer     Peer
+	peers    *api.Peers
 	ca       ssh.Signer
 	now      func() statement.Time
 	random   io.Reader
@@ -77,7 +91,7 @@ type Server struct {
 // New makes a server with the table of routes bound.
 func New(config Config) *Server {
 	s := &Server{
-		cluster: config.Cluster, ca: config.CA, now: config.Now, random: config.Random, log: config.Log,
+		cluster: config.Cluster, peer: config.Peer, peers: config.Peers, ca: config.CA, now: config.Now, random: config.Random, log: config.Log,
 		mux: http.NewServeMux(), filing: make(chan struct{}, maxFiling), large: make(chan struct{}, maxLarge), pace: pace{members: true},
 		slotWait: headerTimeout, patience: frameTimeout, stopping: make(chan struct{}),
 	}
@@ -108,6 +122,8 @@ func (s *Server) handlers() map[api.RouteName]handler {
 		api.RouteHosts:      s.read(s.hosts),
 		api.RouteWatch:      s.watch,
 		api.RouteHealth:     s.health,
+		api.RoutePeerIndex:  s.peerIndex,
+		api.RoutePeerEvents: s.peerEvents,
 	}
 }
 

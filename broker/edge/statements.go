@@ -13,6 +13,8 @@ import (
 
 // statements files one signed statement. Bytes that no known kind of statement explains, or whose signatures do not
 // hold, are counted and nothing else; what is authentic and refused becomes an event inside the cluster.
+//
+// A broker that does not lead passes it on.
 func (s *Server) statements(w http.ResponseWriter, r *http.Request) (any, error) {
 	body, err := readUpTo(r.Body, api.MaxStatementBody+1)
 	if err != nil {
@@ -39,6 +41,9 @@ func (s *Server) statements(w http.ResponseWriter, r *http.Request) (any, error)
 	command, err := broker.CommandFor(proof, s.now())
 	if err != nil {
 		s.rubbish.Add(1)
+		return nil, err
+	}
+	if passed, err := s.passOn(w, r, body); passed || err != nil {
 		return nil, err
 	}
 	outcome, err := s.propose(r.Context(), proof, command)

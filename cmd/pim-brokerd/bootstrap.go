@@ -2,13 +2,11 @@ package main
 
 import (
 	"bytes"
-	"context"
 	"errors"
 	"flag"
 	"fmt"
 	"os"
 	"path/filepath"
-	"time"
 
 	"pim-ssh/broker/policy"
 	"pim-ssh/broker/statement"
@@ -16,11 +14,8 @@ import (
 	"pim-ssh/cluster"
 )
 
-// bootstrapTimeout bounds what takes a fraction of a second.
-const bootstrapTimeout = 30 * time.Second
-
-// bootstrapCommand starts a deployment on this broker.
-func bootstrapCommand(ctx context.Context, words *flag.FlagSet, args []string) error {
+// bootstrapCommand starts a deployment on this broker. Where policy lists several, the same file goes to each.
+func bootstrapCommand(words *flag.FlagSet, args []string) error {
 	dir := words.String("dir", brokerDir, "")
 	files, err := parse(words, args, 1)
 	if err != nil {
@@ -34,15 +29,18 @@ func bootstrapCommand(ctx context.Context, words *flag.FlagSet, args []string) e
 	if err != nil {
 		return fmt.Errorf("%s: %w", files[0], err)
 	}
-	if err := bootstrap(ctx, *dir, proofs, chain); err != nil {
+	if err := bootstrap(*dir, proofs, chain); err != nil {
 		return err
 	}
 	fmt.Printf("deployment %s, policy revision %d; next: systemctl enable --now pim-brokerd\n", chain.Deployment(), chain.Ref().Revision)
+	if all := chain.Current().Brokers; len(all) > 1 {
+		fmt.Printf("the policy lists %d brokers: type the same on each, with the same file; %d of them must run\n", len(all), len(all)/2+1)
+	}
 	return nil
 }
 
 // bootstrap files a verified chain that names this broker's own keys.
-func bootstrap(ctx context.Context, dir string, proofs []statement.Proof, chain policy.Chain) error {
+func bootstrap(dir string, proofs []statement.Proof, chain policy.Chain) error {
 	name, err := readName(dir)
 	if err != nil {
 		return err
@@ -54,9 +52,7 @@ func bootstrap(ctx context.Context, dir string, proofs []statement.Proof, chain 
 	if err := checkKeys(dir, listed); err != nil {
 		return fmt.Errorf("broker %s: %w; add what pim-brokerd init prints and sign again", name, err)
 	}
-	ctx, cancel := context.WithTimeout(ctx, bootstrapTimeout)
-	defer cancel()
-	err = cluster.Bootstrap(ctx, cluster.Config{Name: name, Address: listed.Address, Dir: dir, Now: clock, Log: os.Stderr}, proofs)
+	err = cluster.Bootstrap(cluster.Config{Name: name, Dir: dir, Now: clock, Log: os.Stderr}, proofs)
 	if errors.Is(err, cluster.ErrUsed) {
 		return fmt.Errorf("%w: this broker has a deployment; start it with: systemctl start pim-brokerd", err)
 	}

@@ -53,7 +53,7 @@ func devCommand(ctx context.Context, words *flag.FlagSet, args []string) error {
 		return err
 	}
 	defer d.listener.Close()
-	if err := d.found(ctx); err != nil {
+	if err := d.found(); err != nil {
 		return err
 	}
 	c, err := config{Dir: d.brokerDir()}.complete()
@@ -108,7 +108,7 @@ func (d *deployment) prepare(listen string) error {
 }
 
 // found signs the first policy and bootstraps the broker, unless that was done before.
-func (d *deployment) found(ctx context.Context) error {
+func (d *deployment) found() error {
 	if d.chain.Ref().Revision != 0 {
 		return nil
 	}
@@ -119,7 +119,7 @@ func (d *deployment) found(ctx context.Context) error {
 	if d.chain, err = policy.Genesis(proof); err != nil {
 		return err
 	}
-	if err := bootstrap(ctx, d.brokerDir(), []statement.Proof{proof}, d.chain); err != nil {
+	if err := bootstrap(d.brokerDir(), []statement.Proof{proof}, d.chain); err != nil {
 		return err
 	}
 	line, err := json.Marshal(proof)

@@ -12,7 +12,7 @@ import (
 
 const usage = `usage:
   pim-brokerd init --name NAME --address HOST:PORT [--dir DIR]   make this broker's keys and print its lines for policy.yaml
-  pim-brokerd bootstrap CHAINFILE [--dir DIR]                    start a deployment: the first policy into an empty cluster
+  pim-brokerd bootstrap CHAINFILE [--dir DIR]                    start a deployment: the same on each broker that the policy lists
   pim-brokerd run [--config FILE]                                serve; systemd starts this
   pim-brokerd dev [--dir DIR] [--listen HOST:PORT]               a whole one-broker deployment, with people and hosts to try
 `
@@ -45,7 +45,7 @@ func dispatch(ctx context.Context, args []string) error {
 	case "init":
 		return initCommand(words, args[1:])
 	case "bootstrap":
-		return bootstrapCommand(ctx, words, args[1:])
+		return bootstrapCommand(words, args[1:])
 	case "run":
 		return runCommand(ctx, words, args[1:])
 	case "dev":

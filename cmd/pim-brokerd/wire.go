@@ -18,7 +18,6 @@ import (
 	"github.com/coreos/go-systemd/v22/daemon"
 	"golang.org/x/crypto/ssh"
 
-	"pim-ssh/broker"
 	"pim-ssh/broker/api"
 	"pim-ssh/broker/edge"
 	"pim-ssh/broker/effect"
@@ -27,8 +26,11 @@ import (
 	"pim-ssh/cluster"
 )
 
-// sweepEvery is how late a lapse may be recorded; hosts end windows untold.
-const sweepEvery = 2 * time.Second
+const (
+	sweepEvery    = 2 * time.Second // how late a lapse may be recorded; hosts end windows untold
+	readyPatience = 5 * time.Second // how long a start waits for a majority before it says so and serves
+	statusEvery   = 500 * time.Millisecond
+)
 
 // clock is the real one.
 func clock() statement.Time { return statement.TimeOf(time.Now()) }
@@ -92,6 +94,7 @@ type member struct {
 	name    statement.BrokerName
 	secrets secrets
 	front   *edge.Front
+	calls   *api.Peers
 	node    atomic.Pointer[cluster.Node] // nil until the disk is open
 	log     *slog.Logger
 }
@@ -103,11 +106,12 @@ func serve(ctx context.Context, c config, listener net.Listener, ready func() er
 	if err != nil {
 		return err
 	}
-	m := &member{name: c.Name, secrets: held, log: journal()}
+	m := &member{name: c.Name, secrets: held, calls: api.NewPeers(&held.certificate), log: journal()}
+	defer m.calls.Close()
 	m.front = edge.NewFront(listener, api.ServerTLS(held.certificate, m.brokers))
 	node, err := cluster.Open(cluster.Config{
-		Name: c.Name, Address: listener.Addr().String(), Dir: c.Dir, Now: clock, Log: os.Stderr,
-		Wire: cluster.Wire{Listener: m.front.Raft(), Dial: m.dial},
+		Name: c.Name, Dir: c.Dir, Now: clock, Log: os.Stderr,
+		Wire: cluster.Wire{Listener: m.front.Raft(), Dial: m.dial, Peers: m},
 	})
 	if errors.Is(err, cluster.ErrEmpty) {
 		return fmt.Errorf("%w; type: pim-brokerd bootstrap CHAINFILE", err)
@@ -119,18 +123,21 @@ func serve(ctx context.Context, c config, listener net.Listener, ready func() er
 	return errors.Join(m.run(ctx, node, ready), node.Close())
 }
 
-// run starts every part, and stops them all when one ends.
-func (m *member) run(ctx context.Context, node *cluster.Node, ready func() error) error {
-	ctx, cancel := context.WithCancel(ctx)
+// run starts every part, and stops them all when one ends. When told to stop it lets another broker lead first, while it
+// still answers.
+func (m *member) run(told context.Context, node *cluster.Node, ready func() error) error {
+	ctx, cancel := context.WithCancel(context.WithoutCancel(told))
 	defer cancel()
-	server := edge.New(edge.Config{Cluster: node, CA: m.secrets.ca, Now: clock, Random: rand.Reader, Log: m.log})
-	sweep := &effect.Sweep{Cluster: node, Now: clock, Every: sweepEvery, Log: m.log}
+	server := edge.New(edge.Config{Cluster: node, Peer: m, Peers: m.calls, CA: m.secrets.ca, Now: clock, Random: rand.Reader, Log: m.log})
+	sweep := &effect.Sweep{Cluster: leading{node}, Now: clock, Every: sweepEvery, Log: m.log}
 	parts := []func() error{
 		func() error { return m.front.Run(ctx) },
 		func() error { return server.Serve(ctx, m.front.HTTP()) },
 		func() error { sweep.Run(ctx); return nil },
 		func() error { return m.announce(ctx, node, ready) },
+		func() error { m.status(ctx, node); return nil },
 		func() error { return stopped(ctx, node) },
+		func() error { defer cancel(); return m.part(told, ctx, node) },
 	}
 	ended := make(chan error)
 	for _, part := range parts {
@@ -158,42 +165,71 @@ func stopped(ctx context.Context, node *cluster.Node) error {
 	}
 }
 
-// announce says ready once the cluster answers, and what people should know then.
-func (m *member) announce(ctx context.Context, node *cluster.Node, ready func() error) error {
-	if err := node.Ready(ctx); err != nil {
-		if ctx.Err() != nil {
-			return nil
-		}
-		return err
-	}
-	err := node.Local(func(state *broker.State) {
-		listed := state.Chain().Current().Brokers[m.name]
-		ca, _ := statement.KeyOf(m.secrets.ca.PublicKey())
-		if listed.Identity != m.secrets.identity || listed.CA != ca {
-			m.log.Error("the policy lists other keys for this broker: nobody will believe it", "broker", m.name, "hint", "pim-brokerd init prints its lines")
-		}
-		m.log.Info("ready", "broker", m.name, "address", m.front.HTTP().Addr(), "deployment", state.Chain().Deployment(), "index", state.Index())
-	})
-	return errors.Join(err, ready())
-}
-
-// brokers are the keys that may speak raft, as of this moment.
-func (m *member) brokers() []statement.Key {
-	var keys []statement.Key
-	node := m.node.Load()
-	if node == nil {
+// part waits until the broker is told to stop, and hands leadership over. Nobody taking it is no reason to stay.
+func (m *member) part(told, ctx context.Context, node *cluster.Node) error {
+	select {
+	case <-told.Done():
+	case <-ctx.Done():
 		return nil
 	}
-	_ = node.Local(func(state *broker.State) { // a node that failed knows no brokers
-		for _, listed := range state.Chain().Current().Brokers {
-			keys = append(keys, listed.Identity)
-		}
-	})
-	return keys
+	_, err := daemon.SdNotify(false, daemon.SdNotifyStopping)
+	if gone := node.HandOver(); gone != nil {
+		m.log.Warn("nobody else leads now", "error", gone)
+	}
+	return err
 }
 
-// dial reaches another broker to speak raft; both sides check the other's key.
-func (m *member) dial(ctx context.Context, address string) (net.Conn, error) {
-	dialer := tls.Dialer{Config: api.ClientTLS(api.ProtocolRaft, m.brokers(), &m.secrets.certificate)}
-	return dialer.DialContext(ctx, "tcp", address)
+// announce says ready once the cluster answers, or once it is clear that this broker waits for others: they may be waiting
+// for this very command to return.
+func (m *member) announce(ctx context.Context, node *cluster.Node, ready func() error) error {
+	patience, cancel := context.WithTimeout(ctx, readyPatience)
+	defer cancel()
+	err := node.Ready(patience)
+	if node.Err() != nil || ctx.Err() != nil {
+		return node.Err()
+	}
+	chain := node.Chain()
+	listed := chain.Current().Brokers[m.name]
+	ca, _ := statement.KeyOf(m.secrets.ca.PublicKey())
+	if listed.Identity != m.secrets.identity || listed.CA != ca {
+		m.log.Error("the policy lists other keys for this broker: nobody will believe it", "broker", m.name, "hint", "pim-brokerd init prints its lines")
+	}
+	if err != nil && len(chain.Current().Brokers) == 1 {
+		return err
+	}
+	if err != nil {
+		m.log.Warn("serving, but no majority of the brokers is there yet", "broker", m.name, "error", err,
+			"hint", "start the others; each needs: pim-brokerd bootstrap, with the same chain file")
+	}
+	m.log.Info("ready", "broker", m.name, "address", m.front.HTTP().Addr(), "deployment", chain.Deployment(), "policy", chain.Ref().Revision)
+	return ready()
+}
+
+// status tells systemd, for people who ask it, who leads as far as this broker knows.
+func (m *member) status(ctx context.Context, node *cluster.Node) {
+	look := time.NewTicker(statusEvery)
+	defer look.Stop()
+	said := ""
+	for {
+		if now := statusOf(m.name, node.Leader()); now != said {
+			said = now
+			_, _ = daemon.SdNotify(false, "STATUS="+now) // nothing depends on it
+		}
+		select {
+		case <-look.C:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+func statusOf(own, leader statement.BrokerName) string {
+	switch leader {
+	case "":
+		return "no broker leads"
+	case own:
+		return "leads"
+	default:
+		return "follows " + string(leader)
+	}
 }

@@ -65,9 +65,13 @@ settle() {
   put desk dave policy.yaml <"$STATE/policy"
   as dave pim-ssh policy sign policy.yaml --first -o chain
   as dave cat chain >"$STATE/chain"
-  put b1 root chain <"$STATE/chain"
-  on b1 pim-brokerd bootstrap chain
-  on b1 systemctl --quiet enable --now pim-brokerd
+  while read -r machine; do
+    [ "$(kind_of "$machine")" = broker ] || continue
+    settle_broker "$machine" &
+    jobs+=($!)
+  done < <(machines)
+  await "${jobs[@]}"
+  jobs=()
   on desk install -m 644 /dev/stdin /srv/chain <"$STATE/chain"
   for person in "${PEOPLE[@]}"; do
     as "$person" pim-ssh join --quiet /srv/chain &
@@ -81,6 +85,12 @@ settle() {
     jobs+=($!)
   done < <(machines)
   await "${jobs[@]}"
+}
+
+settle_broker() { # MACHINE: the same file and the same words on each
+  put "$1" root chain <"$STATE/chain"
+  on "$1" pim-brokerd bootstrap chain
+  on "$1" systemctl --quiet enable --now pim-brokerd
 }
 
 settle_host() { # MACHINE

@@ -1,0 +1,89 @@
+package edge
+
+import (
+	"context"
+	"net/http"
+
+	"pim-ssh/broker"
+	"pim-ssh/broker/api"
+	"pim-ssh/broker/statement"
+)
+
+// passOn hands a write, as it came, to the broker that leads, and its answer back verbatim. It reports false when this
+// broker is to answer itself. What was passed on once is not passed on again: two brokers that each take the other
+// for the leader would play ball.
+func (s *Server) passOn(w http.ResponseWriter, r *http.Request, body []byte) (bool, error) {
+	if s.peer == nil {
+		return false, nil
+	}
+	leader, own, err := s.peer.Leader(r.Context())
+	if err != nil || own {
+		return false, err
+	}
+	if r.Header.Get(api.HeaderPassed) != "" {
+		return false, broker.Refuse(broker.Unavailable, "try again in a moment", "this broker does not lead: %w", broker.ErrNotLeader)
+	}
+	answer, err := s.peers.Pass(r.Context(), leader, r, body)
+	if err != nil {
+		return false, broker.Refuse(broker.Unavailable, "send the same statement again: it counts once", "the broker that leads did not answer: %w", err)
+	}
+	s.note(r, api.Copy(w, answer))
+	return true, nil
+}
+
+// peerIndex tells another broker how far the log has come.
+func (s *Server) peerIndex(_ http.ResponseWriter, r *http.Request) (any, error) {
+	var answer api.PeerIndex
+	err := s.forPeer(r, func(state *broker.State) { answer.Events = state.Index() })
+	return answer, err
+}
+
+// peerEvents shows another broker the log, a batch at a time.
+func (s *Server) peerEvents(_ http.ResponseWriter, r *http.Request) (any, error) {
+	from, _, err := number(r, "from")
+	if err != nil {
+		return nil, err
+	}
+	if err := s.forPeer(r, func(*broker.State) {}); err != nil {
+		return nil, err
+	}
+	events, _, err := s.cluster.Events(from, batch)
+	return api.PeerEvents{Events: events}, err
+}
+
+// forPeer looks at the state for a caller who has proved the key of a broker that the current policy lists. Only the
+// broker that leads answers: asking on would let two brokers ask each other for ever.
+func (s *Server) forPeer(r *http.Request, fn func(*broker.State)) error {
+	denied := broker.Refuse(broker.Denied, "", "this is between brokers")
+	key, shown := hostKey(r)
+	if !shown {
+		return denied
+	}
+	refused := error(denied)
+	err := s.lead(r.Context(), func(state *broker.State) {
+		if isBroker(state, key) {
+			refused = nil
+			fn(state)
+		}
+	})
+	if err != nil {
+		return err
+	}
+	return refused
+}
+
+func (s *Server) lead(ctx context.Context, fn func(*broker.State)) error {
+	if s.peer == nil {
+		return s.cluster.View(ctx, fn)
+	}
+	return s.peer.Lead(ctx, fn)
+}
+
+func isBroker(state *broker.State, key statement.Key) bool {
+	for _, listed := range state.Chain().Current().Brokers {
+		if listed.Identity == key {
+			return true
+		}
+	}
+	return false
+}

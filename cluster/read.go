@@ -1,0 +1,211 @@
+package cluster
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"time"
+
+	"pim-ssh/broker"
+	"pim-ssh/broker/policy"
+	"pim-ssh/broker/statement"
+)
+
+// How long a read waits for the cluster: long enough for a new leader to be elected.
+const (
+	viewTimeout = 3 * time.Second
+	askTimeout  = 1 * time.Second // one question to one leader
+	askEvery    = 25 * time.Millisecond
+)
+
+var (
+	errNoLeader = errors.New("no broker leads")
+	errNothing  = errors.New("the first policy is not filed yet")
+)
+
+// View lets fn look at a state that holds everything acknowledged before View was called, whoever leads: a leader makes
+// sure that it still does, any other broker asks the leader how far the log has come and waits until it has come as far.
+// It fails with Unavailable when that takes longer than an election does: a broker cut off from the majority shows
+// nothing. fn must neither keep the state nor take long.
+func (n *Node) View(ctx context.Context, fn func(*broker.State)) error {
+	ctx, cancel := context.WithTimeout(ctx, viewTimeout)
+	defer cancel()
+	index, err := n.rounds.join(ctx)
+	if err == nil {
+		err = n.machine.reach(ctx, index)
+	}
+	return n.show(err, fn)
+}
+
+// Lead is View on the broker that leads; any other refuses at once with broker.ErrNotLeader, and asks nobody.
+func (n *Node) Lead(ctx context.Context, fn func(*broker.State)) error {
+	if leader := n.Leader(); leader != n.name {
+		return &broker.Error{Kind: broker.Unavailable, Msg: "this broker does not lead", Hint: "try again in a moment", Err: broker.ErrNotLeader}
+	}
+	return n.show(n.lead(ctx), fn)
+}
+
+// show calls fn unless something stands against it.
+func (n *Node) show(err error, fn func(*broker.State)) error {
+	empty := false
+	if err == nil {
+		err = n.machine.read(func(state *broker.State) {
+			if empty = state.Index() == 0; !empty {
+				fn(state)
+			}
+		})
+	}
+	if err == nil && empty {
+		err = errNothing
+	}
+	if err != nil {
+		return unavailable(err)
+	}
+	return nil
+}
+
+// Chain returns the policy chain as far as this node knows it, whoever leads: enough to know the other brokers' keys and
+// places, and for nothing that answers a person or a host.
+func (n *Node) Chain() policy.Chain {
+	chain := n.begin.chain
+	_ = n.machine.read(func(state *broker.State) { // a node that failed knows what it was founded on
+		if state.Chain().Ref().Revision >= chain.Ref().Revision {
+			chain = state.Chain()
+		}
+	})
+	return chain
+}
+
+// Leader returns the broker that leads as far as this node knows, or "".
+func (n *Node) Leader() statement.BrokerName {
+	_, id := n.raft.LeaderWithID()
+	return statement.BrokerName(id)
+}
+
+// Ready waits until this node can answer for the cluster.
+func (n *Node) Ready(ctx context.Context) error {
+	retry := time.NewTicker(readyEvery)
+	defer retry.Stop()
+	for {
+		err := n.View(ctx, func(*broker.State) {})
+		if err == nil || n.Err() != nil {
+			return n.Err()
+		}
+		select {
+		case <-ctx.Done():
+			return err
+		case <-retry.C:
+		}
+	}
+}
+
+// readIndex returns the number of events that a state must have folded to hold everything acknowledged before the call.
+// It tries until ctx ends: the leader may be gone and the next not yet elected.
+func (n *Node) readIndex(ctx context.Context) (uint64, error) {
+	retry := time.NewTicker(askEvery)
+	defer retry.Stop()
+	for {
+		index, err := n.askLeader(ctx)
+		if err == nil || n.Err() != nil {
+			return index, errors.Join(err, n.Err())
+		}
+		select {
+		case <-ctx.Done():
+			return 0, err
+		case <-n.closing:
+			return 0, err
+		case <-retry.C:
+		}
+	}
+}
+
+func (n *Node) askLeader(ctx context.Context) (uint64, error) {
+	leader := n.Leader()
+	switch {
+	case leader == "" || leader != n.name && n.peers == nil:
+		return 0, errNoLeader
+	case leader == n.name:
+		return 0, n.lead(ctx)
+	}
+	ctx, cancel := context.WithTimeout(ctx, askTimeout)
+	defer cancel()
+	return n.peers.Index(ctx, leader)
+}
+
+// lead returns nil when this node leads and has applied what was committed before it did. Leader leases alone would not
+// do (FACTS R5).
+func (n *Node) lead(ctx context.Context) error {
+	term := n.raft.CurrentTerm()
+	n.mu.Lock()
+	caughtUp := n.caught == term
+	n.mu.Unlock()
+	if caughtUp {
+		if err := await(ctx, n.raft.VerifyLeader()); err != nil {
+			return err
+		}
+		if n.raft.CurrentTerm() == term {
+			return nil
+		}
+	}
+	if err := await(ctx, n.raft.Barrier(enqueueTimeout)); err != nil {
+		return err
+	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.caught = term
+	return nil
+}
+
+// rounds lets many readers share one question to the leader. Whoever joins is answered by a question that was asked
+// after they came.
+type rounds struct {
+	ask func(context.Context) (uint64, error)
+
+	mu    sync.Mutex
+	next  *round // not yet asked; nil: nobody waits
+	asked bool   // a goroutine is asking, and will ask for next
+}
+
+// round is one question and who waits for it.
+type round struct {
+	done  chan struct{} // closed when index and err are set
+	index uint64
+	err   error
+}
+
+func (r *rounds) join(ctx context.Context) (uint64, error) {
+	r.mu.Lock()
+	if r.next == nil {
+		r.next = &round{done: make(chan struct{})}
+	}
+	mine := r.next
+	if !r.asked {
+		r.asked = true
+		go r.run()
+	}
+	r.mu.Unlock()
+	select {
+	case <-mine.done:
+		return mine.index, mine.err
+	case <-ctx.Done():
+		return 0, ctx.Err()
+	}
+}
+
+// run asks until nobody waits.
+func (r *rounds) run() {
+	for {
+		r.mu.Lock()
+		this := r.next
+		r.next = nil
+		r.asked = this != nil
+		r.mu.Unlock()
+		if this == nil {
+			return
+		}
+		ctx, cancel := context.WithTimeout(context.Background(), viewTimeout)
+		this.index, this.err = r.ask(ctx)
+		cancel()
+		close(this.done)
+	}
+}

@@ -1,0 +1,40 @@
+package cluster
+
+import (
+	"time"
+
+	"github.com/hashicorp/raft"
+)
+
+// How raft is run; DESIGN.md has the reasons for the numbers.
+const (
+	keptSnapshots    = 2
+	snapshotAfter    = 2048 // commands
+	trailingCommands = 10240
+	snapshotCheck    = 30 * time.Second
+	wirePool         = 3
+	wireTimeout      = 5 * time.Second
+	enqueueTimeout   = 5 * time.Second
+	readyEvery       = 10 * time.Millisecond
+
+	aloneTimeout     = 50 * time.Millisecond   // nobody else's heartbeat could be late
+	heartbeatTimeout = 500 * time.Millisecond  // a silent leader is doubted after one to two of these
+	electionTimeout  = 1000 * time.Millisecond // a candidate that nobody elected waits one to two of these
+	leaseTimeout     = 400 * time.Millisecond  // a leader that no majority hears stops leading: before anybody doubts it
+)
+
+func raftConfig(config Config, voters int) *raft.Config {
+	c := raft.DefaultConfig()
+	c.LocalID = raft.ServerID(config.Name)
+	c.LogOutput = config.Log
+	c.LogLevel = "WARN"
+	c.SnapshotThreshold = snapshotAfter
+	c.SnapshotInterval = snapshotCheck
+	c.TrailingLogs = trailingCommands
+	c.NoLegacyTelemetry = true
+	c.HeartbeatTimeout, c.ElectionTimeout, c.LeaderLeaseTimeout = heartbeatTimeout, electionTimeout, leaseTimeout
+	if voters == 1 {
+		c.HeartbeatTimeout, c.ElectionTimeout, c.LeaderLeaseTimeout = aloneTimeout, aloneTimeout, aloneTimeout
+	}
+	return c
+}

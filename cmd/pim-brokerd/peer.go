@@ -1,0 +1,107 @@
+package main
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"net"
+	"time"
+
+	"pim-ssh/broker"
+	"pim-ssh/broker/api"
+	"pim-ssh/broker/policy"
+	"pim-ssh/broker/statement"
+	"pim-ssh/cluster"
+)
+
+// How long a write waits here for somebody to lead before the caller is sent to another broker.
+const (
+	leaderPatience = 2 * time.Second
+	leaderEvery    = 20 * time.Millisecond
+)
+
+// listed are the brokers of the policy as of this moment.
+func (m *member) listed() map[statement.BrokerName]policy.Broker {
+	node := m.node.Load()
+	if node == nil {
+		return nil
+	}
+	return node.Chain().Current().Brokers
+}
+
+// brokers are the keys that may speak raft, as of this moment.
+func (m *member) brokers() []statement.Key {
+	var keys []statement.Key
+	for _, listed := range m.listed() {
+		keys = append(keys, listed.Identity)
+	}
+	return keys
+}
+
+// broker finds another broker in the policy.
+func (m *member) broker(name statement.BrokerName) (policy.Broker, error) {
+	listed, known := m.listed()[name]
+	if !known {
+		return policy.Broker{}, fmt.Errorf("the policy lists no broker %s", name)
+	}
+	return listed, nil
+}
+
+// dial reaches another broker to speak raft; both sides check the other's key.
+func (m *member) dial(ctx context.Context, name statement.BrokerName) (net.Conn, error) {
+	to, err := m.broker(name)
+	if err != nil {
+		return nil, err
+	}
+	dialer := tls.Dialer{Config: api.ClientTLS(api.ProtocolRaft, []statement.Key{to.Identity}, &m.secrets.certificate)}
+	return dialer.DialContext(ctx, "tcp", to.Address)
+}
+
+// Index is cluster's question to the broker that leads.
+func (m *member) Index(ctx context.Context, leader statement.BrokerName) (uint64, error) {
+	to, err := m.broker(leader)
+	if err != nil {
+		return 0, err
+	}
+	return m.calls.Index(ctx, to)
+}
+
+// Events is cluster's question after events that this broker missed.
+func (m *member) Events(ctx context.Context, from statement.BrokerName, index uint64) ([][]byte, error) {
+	to, err := m.broker(from)
+	if err != nil {
+		return nil, err
+	}
+	return m.calls.Events(ctx, to, index)
+}
+
+// Leader is edge's question whom to pass a write to.
+func (m *member) Leader(ctx context.Context) (policy.Broker, bool, error) {
+	ctx, cancel := context.WithTimeout(ctx, leaderPatience)
+	defer cancel()
+	retry := time.NewTicker(leaderEvery)
+	defer retry.Stop()
+	for {
+		if leader := m.node.Load().Leader(); leader != "" {
+			to, err := m.broker(leader)
+			return to, leader == m.name, err
+		}
+		select {
+		case <-retry.C:
+		case <-ctx.Done():
+			return policy.Broker{}, false, broker.Refuse(broker.Unavailable, "try again in a moment", "no broker leads: %w", errors.Join(broker.ErrNotLeader, ctx.Err()))
+		}
+	}
+}
+
+// Lead is edge's look at the state on the broker that leads.
+func (m *member) Lead(ctx context.Context, fn func(*broker.State)) error {
+	return m.node.Load().Lead(ctx, fn)
+}
+
+// leading is the cluster for what only the broker that leads has to do: on any other its View fails at once.
+type leading struct{ *cluster.Node }
+
+// View is Lead.
+func (l leading) View(ctx context.Context, fn func(*broker.State)) error { return l.Lead(ctx, fn) }
