@@ -45,7 +45,7 @@ func endCommand(d *desk, how statement.How, use, short string, ids idSource) *co
 			return c.end(cmd.Context(), how, args[0], why)
 		},
 	}
-	cmd.Flags().StringVar(&why, "why", "", "a reason; it stays in the log")
+	cmd.Flags().StringVar(&why, "why", "", "a reason, in a `TEXT` that stays in the log")
 	return cmd
 }
 
