@@ -49,6 +49,7 @@ func commands(d *desk) *cobra.Command {
 			root.AddCommand(cmd)
 		}
 	}
+	root.CompletionOptions.DisableNoDescFlag = true
 	root.SetHelpCommandGroupID("everybody")
 	root.SetCompletionCommandGroupID("everybody")
 	return family(root)
