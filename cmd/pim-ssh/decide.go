@@ -62,6 +62,9 @@ func (d *desk) decide(ctx context.Context, id string, j judgement) error {
 		return err
 	}
 	r, _, err := c.requestByID(ctx, id)
+	if broker.KindOf(err) == broker.Missing {
+		return missing("pim-ssh inbox", "%v", err) // status, which brokers name, lists one's own
+	}
 	if err != nil {
 		return err
 	}

@@ -89,6 +89,9 @@ func (c *contact) whole(ctx context.Context, how statement.How, id string) (brok
 		return stem, nil
 	}
 	r, _, err := c.requestByID(ctx, id)
+	if broker.KindOf(err) == broker.Missing && how != statement.Withdraw {
+		return "", missing("pim-ssh status", "no grant %s", id)
+	}
 	if err != nil {
 		return "", err
 	}
