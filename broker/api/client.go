@@ -6,13 +6,13 @@ import (
 	"crypto/rand"
 	"crypto/tls"
 	"errors"
+	"fmt"
 	"maps"
 	"net"
 	"net/http"
 	"net/url"
 	"slices"
 	"strconv"
-	"strings"
 	"time"
 
 	"pim-ssh/broker"
@@ -175,33 +175,12 @@ func (c *Client) Health(ctx context.Context) error {
 	return nil
 }
 
-// unreachable is the error when no broker gave an answer: which were asked, and what came of each.
+// unreachable is the error when no broker gave an answer.
 func (c *Client) unreachable(causes []error) error {
-	said := make([]string, len(causes))
-	for i, cause := range causes {
-		said[i] = brief(cause)
-	}
 	return &broker.Error{
 		Kind: broker.Unavailable,
-		Msg:  "no broker answered: " + strings.Join(said, "; "),
+		Msg:  fmt.Sprintf("no broker answered: %s", brief(causes)),
 		Hint: "check the network, or set PIM_SSH_BROKER=HOST:PORT",
 		Err:  errors.Join(causes...),
 	}
-}
-
-// brief is a cause in one short line: net/http says method, path and address before it says what is wrong.
-func brief(cause error) string {
-	var asking *url.Error
-	if !errors.As(cause, &asking) {
-		return words(cause.Error())
-	}
-	address, why := asking.URL, asking.Err
-	if asked, err := url.Parse(asking.URL); err == nil {
-		address = asked.Host
-	}
-	var dialling *net.OpError
-	if errors.As(why, &dialling) {
-		why = dialling.Err
-	}
-	return address + ": " + words(why.Error())
 }
