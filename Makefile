@@ -58,12 +58,13 @@ lab-test: deps ## the tests on real machines; RUN=TestName picks
 demo: deps ## the story, told on real machines
 	@packaging/lab/demo
 fuzz: deps ## every fuzz target for FUZZTIME (30s)
-	@for p in $$(go list ./...); do for f in $$(go test -list '^Fuzz' $$p | grep '^Fuzz' || true); do go test -run '^$$' -fuzz "^$$f\$$" -fuzztime $(FUZZTIME) $$p; done; done
+	@.ci/fuzz $(FUZZTIME)
 bench: deps ## every benchmark, those on real machines included
 	@go test -tags lab -timeout 60m -run '^$$' -bench . ./...
 soak: deps ## every random run, then the tests on real machines, SOAK (10) times over
 	@.ci/gotest -count=1 -timeout 30m ./...
 	for i in $$(seq $(SOAK)); do $(MAKE) -s lab-test; done
 clean: ## forget build/ and the cached Debian tree
-	@rm -rf build .cache
+	@! grep -qsF '$(CURDIR)/.cache/' /run/pim-lab/*/tree || { echo "make clean: a lab stands on .cache; first: LAB=name packaging/lab/lab down" >&2; exit 1; }
+	rm -rf --one-file-system build .cache
 .ONESHELL:

@@ -115,7 +115,7 @@ func onlyAQuorumOpens(w *walk) error {
 		}
 		role := w.m.role(string(opened.Grant.Role))
 		people := map[string]bool{}
-		r, _ := w.s.GrantRequest(opened.Grant.ID)
+		r, _ := w.s.FindGrant(string(opened.Grant.ID))
 		for _, p := range r.Dossier.Decisions {
 			d := bodyOf[statement.Decision](p)
 			if d.Verdict == statement.Approve && d.Person != r.Body.Person && slices.Contains(role.approvers, string(d.Person)) {
@@ -251,7 +251,7 @@ func certificatesAreNamed(w *walk) error {
 		if !ok {
 			continue
 		}
-		r, _ := w.s.GrantRequest(issued.Grant)
+		r, _ := w.s.FindGrant(string(issued.Grant))
 		if !slices.Contains(r.Grant.Keys, issued.Key) || !r.live(issued.At) {
 			return fmt.Errorf("%s: a certificate for %s", issued.Grant, issued.Key.Fingerprint())
 		}

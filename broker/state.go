@@ -86,16 +86,8 @@ func (s *State) Chain() policy.Chain { return s.chain }
 func (s *State) Forked() uint64 { return s.forked }
 
 // Request returns a request by its id.
-func (s *State) Request(id RequestID) (Request, bool) { return s.find(id.Stem()) }
-
-// GrantRequest returns the request that became a grant; its Grant is not nil.
-func (s *State) GrantRequest(id GrantID) (Request, bool) {
-	r, ok := s.find(id.Stem())
-	return r, ok && r.Grant != nil
-}
-
-func (s *State) find(stem Stem) (Request, bool) {
-	r, ok := s.requests[stem]
+func (s *State) Request(id RequestID) (Request, bool) {
+	r, ok := s.requests[id.Stem()]
 	if !ok {
 		return Request{}, false
 	}

@@ -170,13 +170,6 @@ func (c *Client) Grants(ctx context.Context) ([]GrantView, error) {
 	return answer.Grants, err
 }
 
-// AllGrants returns the grants that concern the caller, over ones that brokers still hold included.
-func (c *Client) AllGrants(ctx context.Context) ([]GrantView, error) {
-	var answer Grants
-	err := c.get(ctx, "/v1/grants?all=true", &answer)
-	return answer.Grants, err
-}
-
 // Grant returns one grant by any unambiguous prefix of its id or of its request's, with certificates for its holder.
 func (c *Client) Grant(ctx context.Context, id string) (GrantView, error) {
 	var answer GrantView
@@ -214,7 +207,7 @@ func (c *Client) Health(ctx context.Context) error {
 func (c *Client) unreachable(causes []error) error {
 	return &broker.Error{
 		Kind: broker.Unavailable,
-		Msg:  fmt.Sprintf("no broker answered (%d tried)", len(causes)),
+		Msg:  fmt.Sprintf("no broker answered: %s", brief(causes)),
 		Hint: "check the network, or set PIM_SSH_BROKER=HOST:PORT",
 		Err:  errors.Join(causes...),
 	}

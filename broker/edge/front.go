@@ -32,7 +32,7 @@ type Front struct {
 	from map[string]int // open connections by remote address
 }
 
-// NewFront takes over a TCP listener. Close closes it.
+// NewFront takes over a TCP listener. Run closes it.
 func NewFront(inner net.Listener, config *tls.Config) *Front {
 	return &Front{inner: inner, config: config, http: newQueue(inner.Addr()), raft: newQueue(inner.Addr()), perAddress: maxPerAddress, from: map[string]int{}}
 }
@@ -43,10 +43,7 @@ func (f *Front) HTTP() net.Listener { return f.http }
 // Raft returns the listener of connections that speak raft.
 func (f *Front) Raft() net.Listener { return f.raft }
 
-// Close stops accepting; Run returns.
-func (f *Front) Close() error { return f.inner.Close() }
-
-// Run accepts connections until the front is closed or ctx ends.
+// Run accepts connections until ctx ends.
 func (f *Front) Run(ctx context.Context) error {
 	stop := context.AfterFunc(ctx, func() { f.inner.Close() })
 	defer stop()

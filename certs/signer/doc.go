@@ -2,7 +2,7 @@
 // ssh-agent socket (HSM, TPM, YubiKey).
 //
 // It decides whether a place is fit to hold the key; it never decides what is signed (package certs does) and never
-// prints, copies or logs a private key. It sits at the edge, beside cmd/pim-brokerd's wire.go, its one caller.
+// prints, copies or logs a private key. It sits at the edge, beside cmd/pim-brokerd, the one program that calls it.
 //
 // Read open.go first, then agent.go, then generate.go.
 package signer

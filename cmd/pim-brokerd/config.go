@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -42,10 +43,12 @@ type config struct {
 // keys are the names people may write.
 var keys = []string{"name", "listen", "dir", "ca"}
 
-// readConfig reads strictly: an unknown or doubled key is an error with file, line and column.
-func readConfig(path string) (config, error) {
+// readConfig reads strictly: an unknown or doubled key is an error with file, line and column. Without a path it reads
+// configFile, which need not be there; a file that somebody named must.
+func readConfig(named string) (config, error) {
+	path := cmp.Or(named, configFile)
 	data, err := os.ReadFile(path)
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+	if err != nil && (named != "" || !errors.Is(err, fs.ErrNotExist)) {
 		return config{}, err
 	}
 	c, err := parseConfig(path, data)

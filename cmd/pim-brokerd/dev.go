@@ -23,6 +23,19 @@ import (
 //go:embed dev.yaml
 var devPolicy string
 
+// asScript is DIR/as, with which one person at one desk plays several.
+//
+//go:embed as.sh
+var asScript []byte
+
+// toTry is what people are told once everything is there; the hosts are not, so the story ends at the certificate.
+const toTry = `to try it, in another terminal (nothing of yours is touched; the hosts are names only, so there is nothing to ssh to):
+  %[1]s alice pim-ssh request db-admin@db1 --for 1h --why "first try"
+and, while that waits, in a third one:
+  %[1]s bob pim-ssh inbox
+  %[1]s bob pim-ssh approve ID
+`
+
 // devName is the name of the one broker.
 const devName = "dev"
 
@@ -48,7 +61,11 @@ func devCommand(ctx context.Context, words *flag.FlagSet, args []string) error {
 		defer os.RemoveAll(made)
 		*dir = made
 	}
-	d := deployment{dir: *dir}
+	whole, err := filepath.Abs(*dir)
+	if err != nil {
+		return err
+	}
+	d := deployment{dir: whole}
 	if err := d.prepare(*listen); err != nil {
 		return err
 	}
@@ -160,8 +177,11 @@ func (d *deployment) announce(ctx context.Context) error {
 	}
 	var said bytes.Buffer
 	fmt.Fprintf(&said, "CHAIN=%s\nADDRESS=%s\nKEYS=%s\nREADY=1\n", d.chainFile(), d.listener.Addr(), d.keysDir())
-	fmt.Fprintf(os.Stderr, "to try it: pim-ssh join %s --person alice --key %s/alice; pim-ssh request web-deploy@web1 --for 10m --why \"first try\"\n",
-		d.chainFile(), d.keysDir())
+	as := filepath.Join(d.dir, "as")
+	if err := os.WriteFile(as, asScript, 0o700); err != nil {
+		return err
+	}
+	fmt.Fprintf(os.Stderr, toTry, as)
 	if _, err := os.Stdout.Write(said.Bytes()); err != nil {
 		return err
 	}

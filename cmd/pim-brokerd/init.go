@@ -23,7 +23,10 @@ func initCommand(words *flag.FlagSet, args []string) error {
 	name := words.String("name", "", "")
 	address := words.String("address", "", "")
 	dir := words.String("dir", brokerDir, "")
-	if _, err := parse(words, args, 0); err != nil || *name == "" || *address == "" {
+	if _, err := parse(words, args, 0); err != nil {
+		return err
+	}
+	if *name == "" || *address == "" {
 		return errUsage
 	}
 	return initialise(os.Stdout, *dir, *name, *address)

@@ -25,6 +25,8 @@ func main() {
 	err := dispatch(ctx, os.Args[1:])
 	stop()
 	switch {
+	case errors.Is(err, flag.ErrHelp):
+		fmt.Print(usage)
 	case errors.Is(err, errUsage):
 		fmt.Fprint(os.Stderr, usage)
 		os.Exit(2)
@@ -50,6 +52,8 @@ func dispatch(ctx context.Context, args []string) error {
 		return runCommand(ctx, words, args[1:])
 	case "dev":
 		return devCommand(ctx, words, args[1:])
+	case "-h", "--help":
+		return flag.ErrHelp
 	default:
 		return errUsage
 	}
@@ -59,7 +63,9 @@ func dispatch(ctx context.Context, args []string) error {
 func parse(words *flag.FlagSet, args []string, wanted int) ([]string, error) {
 	var rest []string
 	for len(args) > 0 {
-		if err := words.Parse(args); err != nil {
+		if err := words.Parse(args); errors.Is(err, flag.ErrHelp) {
+			return nil, flag.ErrHelp
+		} else if err != nil {
 			return nil, errUsage
 		}
 		if args = words.Args(); len(args) > 0 {

@@ -308,6 +308,9 @@ func TestWords(t *testing.T) {
 		says  string
 	}{
 		"nothing":                      {2, nil, "usage:"},
+		"help":                         {0, []string{"--help"}, "usage:"},
+		"help on a word":               {0, []string{"init", "-h"}, "usage:"},
+		"run with a file that is gone": {1, []string{"run", "--config", filepath.Join(dir, "gone.yaml")}, "gone.yaml: no such file"},
 		"an unknown word":              {2, []string{"serve"}, "usage:"},
 		"an unknown flag":              {2, []string{"run", "--fast"}, "usage:"},
 		"a word too many":              {2, []string{"run", "now"}, "usage:"},

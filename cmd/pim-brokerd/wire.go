@@ -47,7 +47,7 @@ func journal() *slog.Logger {
 
 // runCommand serves until it is told to stop, or may not go on.
 func runCommand(ctx context.Context, words *flag.FlagSet, args []string) error {
-	file := words.String("config", configFile, "")
+	file := words.String("config", "", "")
 	if _, err := parse(words, args, 0); err != nil {
 		return err
 	}

@@ -31,6 +31,9 @@ type written struct {
 	Broker string `yaml:"broker"`
 }
 
+// keys are the names people may write.
+var keys = []string{"exempt", "account", "as", "commands", "broker"}
+
 // readConfig reads strictly: an unknown or doubled key, a command that is not exact, an account outside the grammar
 // are errors with file and line.
 func readConfig(path string) (config, error) {
@@ -75,12 +78,15 @@ func parseConfig(path string, data []byte) (config, error) {
 	return c, nil
 }
 
-// located puts file:line:column before a YAML error.
+// located puts file:line:column before a YAML error, and what an unknown key may have meant after it.
 func located(path string, err error) error {
 	var at yaml.Error
-	if errors.As(err, &at) && at.GetToken() != nil {
-		p := at.GetToken().Position
-		return fmt.Errorf("%s:%d:%d: %s", path, p.Line, p.Column, at.GetMessage())
+	if !errors.As(err, &at) || at.GetToken() == nil {
+		return fmt.Errorf("%s: %w", path, err)
 	}
-	return fmt.Errorf("%s: %w", path, err)
+	p, meant := at.GetToken().Position, ""
+	if near, found := policy.Nearest(at.GetToken().Value, keys); found {
+		meant = fmt.Sprintf(": did you mean %q?", near)
+	}
+	return fmt.Errorf("%s:%d:%d: %s%s", path, p.Line, p.Column, at.GetMessage(), meant)
 }

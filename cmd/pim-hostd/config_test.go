@@ -12,7 +12,7 @@ func TestConfigIsReadStrictly(t *testing.T) {
 		"empty":                     {"", ""},
 		"only a comment":            {"# nothing\n", ""},
 		"an exempt account":         {"exempt:\n  - {account: backup, commands: [\"/usr/bin/rsync --server\"]}\n", ""},
-		"an unknown key":            {"exempted: []\n", ":1:1: unknown field"},
+		"an unknown key":            {"exempted: []\n", ":1:1: unknown field \"exempted\": did you mean \"exempt\"?"},
 		"an unknown key inside":     {"exempt:\n  - {account: backup, command: x}\n", ":2:"},
 		"a key twice":               {"broker: a:1\nbroker: b:1\n", ":2:1: "},
 		"an account of uid grammar": {"exempt:\n  - {account: \"#0\", commands: [/bin/true]}\n", "account"},

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 
 	"pim-ssh/pam/enforce"
 )
@@ -42,13 +43,13 @@ func complain(err error) {
 }
 
 func dispatch(ctx context.Context, args []string) error {
-	if len(args) == 0 {
-		return errUsage
-	}
-	if args[0] == "enrol" && len(args) == 2 {
+	switch {
+	case slices.Contains(args, "--help") || slices.Contains(args, "-h"):
+		fmt.Print(usage)
+		return nil
+	case len(args) == 2 && args[0] == "enrol":
 		return enrol(args[1])
-	}
-	if len(args) != 1 {
+	case len(args) != 1:
 		return errUsage
 	}
 	switch args[0] {

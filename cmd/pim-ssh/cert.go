@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"crypto/ed25519"
+	"fmt"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/crypto/ssh"
@@ -116,7 +117,7 @@ func (c *contact) usable(r reading) error {
 	case phase == broker.PhaseWaiting || phase == broker.PhaseActive:
 		return nil
 	default:
-		return &broker.Error{Kind: broker.Expired, Msg: string(r.grantID()) + " is " + string(phase), Hint: "pim-ssh request " + string(r.grant.Role)}
+		return &broker.Error{Kind: broker.Expired, Msg: string(r.grantID()) + " is " + string(phase), Hint: fmt.Sprintf("pim-ssh request %s@%s --why …", r.grant.Role, joined(r.grant.Hosts))}
 	}
 }
 

@@ -36,11 +36,12 @@ func commands(d *desk) *cobra.Command {
 		id, title string
 		commands  []*cobra.Command
 	}{
-		{"engineers", "For engineers:", []*cobra.Command{joinCommand(d), whoamiCommand(d), rolesCommand(d), requestCommand(d), statusCommand(d),
-			withdrawCommand(d), returnCommand(d), sshCommand(d), certCommand(d)}},
+		{"everybody", "For everybody:", []*cobra.Command{joinCommand(d), whoamiCommand(d), rolesCommand(d), versionCommand(d)}},
+		{"engineers", "For engineers:", []*cobra.Command{requestCommand(d), statusCommand(d), withdrawCommand(d), returnCommand(d), sshCommand(d), certCommand(d)}},
 		{"approvers", "For approvers:", []*cobra.Command{inboxCommand(d), showCommand(d), approveCommand(d), denyCommand(d), revokeCommand(d)}},
 		{"operators", "For operators:", []*cobra.Command{hostCommand(d)}},
 		{"stewards", "For stewards:", []*cobra.Command{policyCommand(d)}},
+		{"ssh", "For ssh itself:", []*cobra.Command{knownHostsCommand(d)}},
 	} {
 		root.AddGroup(&cobra.Group{ID: group.id, Title: group.title})
 		for _, cmd := range group.commands {
@@ -48,7 +49,9 @@ func commands(d *desk) *cobra.Command {
 			root.AddCommand(cmd)
 		}
 	}
-	root.AddCommand(knownHostsCommand(d), versionCommand(d))
+	root.CompletionOptions.DisableNoDescFlag = true
+	root.SetHelpCommandGroupID("everybody")
+	root.SetCompletionCommandGroupID("everybody")
 	return family(root)
 }
 
@@ -84,7 +87,7 @@ func flagError(cmd *cobra.Command, err error) error {
 func one(name, hint string) cobra.PositionalArgs {
 	return func(cmd *cobra.Command, args []string) error {
 		if len(args) != 1 {
-			return usage(hint, "%s wants exactly one %s", cmd.CommandPath(), name)
+			return usage(hint, "%s wants exactly one %s", words(cmd), name)
 		}
 		return nil
 	}
@@ -93,7 +96,7 @@ func one(name, hint string) cobra.PositionalArgs {
 func atMostOne(name, hint string) cobra.PositionalArgs {
 	return func(cmd *cobra.Command, args []string) error {
 		if len(args) > 1 {
-			return usage(hint, "%s wants at most one %s", cmd.CommandPath(), name)
+			return usage(hint, "%s wants at most one %s", words(cmd), name)
 		}
 		return nil
 	}
@@ -102,11 +105,14 @@ func atMostOne(name, hint string) cobra.PositionalArgs {
 func none(hint string) cobra.PositionalArgs {
 	return func(cmd *cobra.Command, args []string) error {
 		if len(args) > 0 {
-			return usage(hint, "%s wants no argument", cmd.CommandPath())
+			return usage(hint, "%s wants no argument", words(cmd))
 		}
 		return nil
 	}
 }
+
+// words are a command's own, without the program's name.
+func words(cmd *cobra.Command) string { return strings.TrimPrefix(cmd.CommandPath(), "pim-ssh ") }
 
 // didYouMean is ": did you mean X?" when one of the words is near what was typed.
 func didYouMean(typed string, words []string) string {

@@ -30,8 +30,8 @@ type decisionJSON struct {
 func approveCommand(d *desk) *cobra.Command {
 	j := judgement{verdict: statement.Approve}
 	cmd := decisionCommand(d, &j, "approve ID", "say yes to a request, with your own key")
-	cmd.Flags().StringVar(&j.length, "for", "", "approve for no longer than this")
-	cmd.Flags().StringSliceVar(&j.hosts, "hosts", nil, "approve only for these of the hosts")
+	cmd.Flags().StringVar(&j.length, "for", "", "approve a window of no more than `DURATION`")
+	cmd.Flags().StringSliceVar(&j.hosts, "hosts", nil, "approve only for these `HOST,…` of the hosts")
 	return cmd
 }
 
@@ -51,7 +51,7 @@ func decisionCommand(d *desk, j *judgement, use, short string) *cobra.Command {
 			return d.decide(cmd.Context(), args[0], *j)
 		},
 	}
-	cmd.Flags().StringVar(&j.why, "why", "", "a reason; the asker reads it")
+	cmd.Flags().StringVar(&j.why, "why", "", "a reason, in a `TEXT` that the asker reads")
 	cmd.Flags().BoolVarP(&j.yes, "yes", "y", false, "do not ask")
 	return cmd
 }
@@ -62,6 +62,9 @@ func (d *desk) decide(ctx context.Context, id string, j judgement) error {
 		return err
 	}
 	r, _, err := c.requestByID(ctx, id)
+	if broker.KindOf(err) == broker.Missing {
+		return missing("pim-ssh inbox", "%v", err) // status, which brokers name, lists one's own
+	}
 	if err != nil {
 		return err
 	}

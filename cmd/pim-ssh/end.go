@@ -45,7 +45,7 @@ func endCommand(d *desk, how statement.How, use, short string, ids idSource) *co
 			return c.end(cmd.Context(), how, args[0], why)
 		},
 	}
-	cmd.Flags().StringVar(&why, "why", "", "a reason; it stays in the log")
+	cmd.Flags().StringVar(&why, "why", "", "a reason, in a `TEXT` that stays in the log")
 	return cmd
 }
 
@@ -89,6 +89,9 @@ func (c *contact) whole(ctx context.Context, how statement.How, id string) (brok
 		return stem, nil
 	}
 	r, _, err := c.requestByID(ctx, id)
+	if broker.KindOf(err) == broker.Missing && how != statement.Withdraw {
+		return "", missing("pim-ssh status", "no grant %s", id)
+	}
 	if err != nil {
 		return "", err
 	}

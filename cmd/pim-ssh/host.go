@@ -52,9 +52,9 @@ func hostTokenCommand(d *desk) *cobra.Command {
 		},
 	}
 	flags := cmd.Flags()
-	flags.StringSliceVar(&w.labels, "label", nil, "a label k=v that roles select hosts by; repeat it for more")
-	flags.StringSliceVar(&w.addresses, "address", nil, "what ssh dials: name, address or [host]:port; repeat it for more (default: NAME)")
-	flags.StringVar(&w.expires, "expires", "24h", "how long the machine has to enrol")
+	flags.StringSliceVar(&w.labels, "label", nil, "a label `k=v` that roles select hosts by; repeat it for more")
+	flags.StringSliceVar(&w.addresses, "address", nil, "the `ADDRESS` that ssh dials: name, IP address or [host]:port; repeat it for more (default: NAME)")
+	flags.StringVar(&w.expires, "expires", "24h", "the `DURATION` that the machine has to enrol")
 	flags.VarP(outputFlag{format: &d.format, file: &w.file}, "output", "o", "the file to write (default: NAME.token); json or text: how to print the result")
 	return cmd
 }

@@ -34,8 +34,8 @@ func joinCommand(d *desk) *cobra.Command {
 			return d.join(cmd.Context(), args[0], statement.Person(person), key)
 		},
 	}
-	cmd.Flags().StringVar(&person, "person", "", "who you are in the policy (default: whose keys the ssh-agent holds)")
-	cmd.Flags().StringVar(&key, "key", "", "the key that speaks for you: a file, or SHA256:… in the ssh-agent (default: any of yours)")
+	cmd.Flags().StringVar(&person, "person", "", "the `PERSON` you are in the policy (default: whose keys the ssh-agent holds)")
+	cmd.Flags().StringVar(&key, "key", "", "the `KEY` that speaks for you: a file, or SHA256:… in the ssh-agent (default: any of yours)")
 	return cmd
 }
 

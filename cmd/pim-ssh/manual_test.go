@@ -2,6 +2,7 @@ package main
 
 import (
 	"os"
+	"regexp"
 	"strings"
 	"testing"
 
@@ -9,7 +10,7 @@ import (
 	"github.com/spf13/pflag"
 )
 
-// TestManualNamesEveryCommandAndFlag, and nothing that is not there.
+// TestManualNamesEveryCommandAndFlag of the program.
 func TestManualNamesEveryCommandAndFlag(t *testing.T) {
 	text, err := os.ReadFile("../../packaging/man/pim-ssh.1")
 	if err != nil {
@@ -28,6 +29,35 @@ func TestManualNamesEveryCommandAndFlag(t *testing.T) {
 			}
 		})
 	})
+}
+
+// TestManualNamesNothingElse: every command and flag in the manual is there.
+func TestManualNamesNothingElse(t *testing.T) {
+	text, err := os.ReadFile("../../packaging/man/pim-ssh.1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	manual, _, _ := strings.Cut(string(text), ".Sh ENVIRONMENT")
+	root := commands(&desk{world: realWorld()})
+	root.InitDefaultHelpCmd()
+	root.InitDefaultCompletionCmd()
+	told := regexp.MustCompile(`(?m)^\.It Cm ([a-z -]+[a-z])(.*)$`).FindAllStringSubmatch(manual, -1)
+	if len(told) < 20 {
+		t.Fatalf("the manual tells of %d commands", len(told))
+	}
+	flag := regexp.MustCompile(`Fl -([a-z-]+)`)
+	for _, entry := range told {
+		cmd, rest, err := root.Find(strings.Fields(entry[1]))
+		if err != nil || len(rest) > 0 || cmd == root {
+			t.Errorf("the manual names %s, which is not there", entry[1])
+			continue
+		}
+		for _, name := range flag.FindAllStringSubmatch(entry[2], -1) {
+			if cmd.Flag(name[1]) == nil {
+				t.Errorf("the manual names %s --%s, which is not there", entry[1], name[1])
+			}
+		}
+	}
 }
 
 // walk visits every command that does something.

@@ -54,9 +54,9 @@ func (d *desk) policyInit(path string) error {
 
 // policyTemplate reads well and checks badly until real keys stand in it: nobody signs a template by accident.
 const policyTemplate = `# Who may what. Every key is known to pim-ssh, and an unknown one is an error. Nothing is open by default:
-# "any" and "none" have to be written out. Stewards sign this with: pim-ssh policy sign policy.yaml
+# "any" and "none" have to be written out. A steward signs this with: pim-ssh policy sign policy.yaml (--first for a new deployment)
 version: 1
-expires: 90d                 # from signing; past it nothing starts but break-glass
+expires: 90d                 # from signing; past it nothing new starts
 
 people:                      # keys as in ~/.ssh/id_ed25519.pub; account defaults to the name
   alice: {keys: ["ssh-ed25519 …"]}

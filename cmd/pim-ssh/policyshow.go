@@ -27,8 +27,8 @@ func policyShowCommand(d *desk) *cobra.Command {
 			return d.policyShow(p, number, shape)
 		},
 	}
-	cmd.Flags().Uint64Var(&number, "revision", 0, "an earlier revision (default: the one in force)")
-	cmd.Flags().VarP(outputFlag{format: &d.format, file: &shape}, "output", "o", "yaml or json")
+	cmd.Flags().Uint64Var(&number, "revision", 0, "show revision `N` (default: the one in force)")
+	cmd.Flags().VarP(outputFlag{format: &d.format, file: &shape}, "output", "o", "print it as `yaml|json`")
 	return cmd
 }
 

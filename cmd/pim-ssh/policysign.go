@@ -54,9 +54,9 @@ func policySignCommand(d *desk) *cobra.Command {
 	}
 	flags := cmd.Flags()
 	flags.BoolVar(&w.first, "first", false, "begin a new deployment with this as its first revision")
-	flags.StringVar(&w.chain, "chain", "", "the chain file to follow (default: the joined deployment's)")
-	flags.StringVar(&w.person, "person", "", "the steward who signs (default: who joined, else whose key the ssh-agent holds)")
-	flags.StringVar(&w.key, "key", "", "the key to sign with: a file or SHA256:…")
+	flags.StringVar(&w.chain, "chain", "", "the `CHAINFILE` to follow (default: the joined deployment's)")
+	flags.StringVar(&w.person, "person", "", "the `PERSON` who signs, a steward (default: who joined, else whose key the ssh-agent holds)")
+	flags.StringVar(&w.key, "key", "", "the `KEY` to sign with: a file, or SHA256:… in the ssh-agent")
 	flags.BoolVarP(&w.yes, "yes", "y", false, "do not ask before adding to another steward's revision")
 	flags.VarP(outputFlag{format: &d.format, file: &w.out}, "output", "o", "the chain file to write (default: policy.chain); json or text: how to print the result")
 	return cmd

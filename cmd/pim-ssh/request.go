@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -21,9 +22,9 @@ const freshFor statement.Seconds = 300
 
 // wish is what was typed after `request`.
 type wish struct {
-	target, length, why, ticket, at string
-	noWait                          bool
-	timeout                         string
+	asked, length, why, ticket, at string
+	noWait                         bool
+	timeout                        string
 }
 
 func requestCommand(d *desk) *cobra.Command {
@@ -36,30 +37,39 @@ func requestCommand(d *desk) *cobra.Command {
 			"and shown. The request's id is the first line on stdout, the ssh commands that work are the next ones.",
 		Example: "  pim-ssh request db-admin@db1 --for 1h --why \"INC-42 replica lag\"\n" +
 			"  pim-ssh request web-deploy@tier=web --at 22:00 --why \"release 7\" --ticket REL-7",
-		Args:              one("ROLE[@SCOPE]", "pim-ssh roles"),
+		Args:              roleAndScope,
 		ValidArgsFunction: d.completeRoles,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			w.target = args[0]
+			w.asked = args[0]
 			return d.request(cmd.Context(), w)
 		},
 	}
 	flags := cmd.Flags()
-	flags.StringVar(&w.length, "for", "", "how long, such as 1h or 90m (default: the role's own)")
-	flags.StringVar(&w.why, "why", "", "the reason; approvers read it")
-	flags.StringVar(&w.ticket, "ticket", "", "a ticket that belongs to it")
-	flags.StringVar(&w.at, "at", "", "start then and not at once: 22:00, +2h or RFC 3339")
-	flags.BoolVar(&w.noWait, "no-wait", false, "do not wait for the decision; collect with `pim-ssh cert ID`")
-	flags.StringVar(&w.timeout, "timeout", "", "stop waiting after this long (default: when the request expires)")
+	flags.StringVar(&w.length, "for", "", "how long the window is: a `DURATION` such as 1h or 90m (default: the role's own)")
+	flags.StringVar(&w.why, "why", "", "the reason, in a `TEXT` that approvers read")
+	flags.StringVar(&w.ticket, "ticket", "", "the ticket `T` that belongs to it")
+	flags.StringVar(&w.at, "at", "", "start at `TIME` and not at once: 22:00, +2h or RFC 3339")
+	flags.BoolVar(&w.noWait, "no-wait", false, "do not wait for the decision; collect it later with: pim-ssh cert ID")
+	flags.StringVar(&w.timeout, "timeout", "", "stop waiting after a `DURATION`; the request stays (default: when it expires)")
 	return cmd
 }
 
+// roleAndScope holds request to one argument; a host behind a blank and not behind an @ is the likeliest mistake.
+func roleAndScope(cmd *cobra.Command, args []string) error {
+	hint := "pim-ssh roles"
+	if len(args) == 2 && !strings.Contains(args[0], "@") {
+		hint = "pim-ssh request " + strings.Join(args, "@")
+	}
+	return one("ROLE[@SCOPE]", hint)(cmd, args)
+}
+
 func (d *desk) request(ctx context.Context, w wish) error {
-	role, where, err := parseTarget(w.target)
+	role, where, err := parseAsked(w.asked)
 	if err != nil {
 		return err
 	}
 	if w.why == "" {
-		return usage(fmt.Sprintf("pim-ssh request %s --why \"…\"", w.target), "say why: approvers decide on the reason")
+		return usage(fmt.Sprintf("pim-ssh request %s --why \"…\"", w.asked), "say why: approvers decide on the reason")
 	}
 	c, err := d.contact(ctx)
 	if err != nil {

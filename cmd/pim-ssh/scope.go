@@ -17,8 +17,8 @@ type scope struct {
 	labels map[string]string
 }
 
-// parseTarget reads ROLE[@SCOPE].
-func parseTarget(text string) (statement.RoleName, scope, error) {
+// parseAsked reads ROLE[@SCOPE].
+func parseAsked(text string) (statement.RoleName, scope, error) {
 	name, rest, scoped := strings.Cut(text, "@")
 	role, err := statement.ParseRoleName(name)
 	if err != nil {

@@ -20,10 +20,10 @@ func TestScopesExpandToNamesThatTheRoleReaches(t *testing.T) {
 	db := policy.Selector{Labels: map[string]string{"tier": "db"}}
 	web := policy.Selector{Names: []statement.HostName{"web1"}}
 	for name, c := range map[string]struct {
-		target string
-		reach  policy.Selector
-		want   []statement.HostName // nil: refused
-		code   int
+		asked string
+		reach policy.Selector
+		want  []statement.HostName // nil: refused
+		code  int
 	}{
 		"one host":                           {"r@db1", db, []statement.HostName{"db1"}, 0},
 		"several, sorted, each once":         {"r@db2,db1,db2", db, []statement.HostName{"db1", "db2"}, 0},
@@ -50,13 +50,13 @@ func TestScopesExpandToNamesThatTheRoleReaches(t *testing.T) {
 		"no role":                            {"@db1", db, nil, exitUsage},
 	} {
 		t.Run(name, func(t *testing.T) {
-			role, where, err := parseTarget(c.target)
+			role, where, err := parseAsked(c.asked)
 			var got []statement.HostName
 			if err == nil {
 				got, err = where.expand(role, policy.Role{Hosts: c.reach}, hosts)
 			}
 			if diff := cmp.Diff(c.want, got); diff != "" || exitCode(err) != c.code {
-				t.Errorf("%s: exit %d (%v), want %d\n%s", c.target, exitCode(err), err, c.code, diff)
+				t.Errorf("%s: exit %d (%v), want %d\n%s", c.asked, exitCode(err), err, c.code, diff)
 			}
 		})
 	}

@@ -21,9 +21,9 @@ import (
 
 func sshCommand(d *desk) *cobra.Command {
 	cmd := &cobra.Command{
-		Use:   "ssh [USER@]HOST [SSH-ARGUMENTS…]",
+		Use:   "ssh [ACCOUNT@]HOST [SSH-ARGUMENTS…]",
 		Short: "ssh to a host under a live grant",
-		Long: "Finds the live grant for USER on HOST, makes sure its certificate is in hand, and becomes ssh, which checks\n" +
+		Long: "Finds the live grant for ACCOUNT on HOST, makes sure its certificate is in hand, and becomes ssh, which checks\n" +
 			"the host's key against what operators vouched for. ssh's own options go after the host. Plain ssh works\n" +
 			"too once the certificate is in the ssh-agent.",
 		Example: "  pim-ssh ssh postgres@db1\n  pim-ssh ssh postgres@db1 -v -- psql -l",
