@@ -223,15 +223,32 @@ func hostKeys(log *slog.Logger) []statement.Key {
 	return slices.Compact(keys)
 }
 
+// enforceLimit is how long one enforce may take, its wait for another included. It asks sshd about each account in passwd,
+// some 15 ms each.
+const enforceLimit = 3 * time.Minute
+
 // enforceAgain brings /etc in step with a new policy, if this host enforces. It runs outside our own unit, which may
-// not write there, and in one that has a name: whoever removes the package stops it first.
+// not write there, and in one that has a name: whoever removes the package stops it first. One that is stuck is ended
+// by systemd, and its lock with it; a systemd that does not answer holds nobody either: the agent tries again.
 func enforceAgain(ctx context.Context) error {
 	if !enforce.Enforcing() {
 		return nil
 	}
-	out, err := exec.CommandContext(ctx, "/usr/bin/systemd-run", "--unit=pim-hostd-enforce", "--quiet", "--collect", "--wait", "--pipe", "/usr/sbin/pim-hostd", "enforce").CombinedOutput()
+	return outside(ctx, "pim-hostd-enforce", enforceLimit, "/usr/sbin/pim-hostd", "enforce")
+}
+
+// outside runs a program in a unit of its own and waits for it, no longer than limit and the second that SIGKILL takes. The
+// unit is a oneshot: of any other, a program that SIGTERM ended counts as one that did its work.
+func outside(ctx context.Context, unit string, limit time.Duration, program ...string) error {
+	ctx, cancel := context.WithTimeout(ctx, limit+10*time.Second)
+	defer cancel()
+	args := append([]string{"--unit=" + unit, "--quiet", "--collect", "--wait", "--pipe",
+		"--service-type=oneshot", "--property=TimeoutStartSec=" + limit.String(), "--property=TimeoutStopSec=1s"}, program...)
+	cmd := exec.CommandContext(ctx, "/usr/bin/systemd-run", args...)
+	cmd.WaitDelay = time.Second // the unit holds our pipe too
+	out, err := cmd.CombinedOutput()
 	if err != nil {
-		return fmt.Errorf("pim-hostd enforce: %w: %s", err, out)
+		return fmt.Errorf("%s: %w: %s", strings.Join(program, " "), err, out)
 	}
 	return nil
 }

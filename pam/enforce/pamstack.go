@@ -52,7 +52,7 @@ func verifyPAM() error {
 	if at(plain, "session required pam_pim.so") < 0 {
 		return problem("/etc/pam.d/common-session-noninteractive does not call pam_pim.so", hint)
 	}
-	return nil
+	return verifyDoors()
 }
 
 // verifyReleased sees that no PAM service calls our module: pam-auth-update changes none of its files when one was changed locally.
@@ -79,13 +79,15 @@ func verifyReleased() error {
 }
 
 // stack is a PAM file's lines, without comments, each with single spaces.
-func stack(name string) ([]string, error) {
-	text, err := os.ReadFile("/etc/pam.d/" + name)
+func stack(name string) ([]string, error) { return stackIn("/etc/pam.d/" + name) }
+
+func stackIn(file string) ([]string, error) {
+	text, err := os.ReadFile(file)
 	if err != nil {
 		return nil, err
 	}
 	var lines []string
-	for line := range strings.Lines(string(text)) {
+	for line := range strings.Lines(strings.ReplaceAll(string(text), "\\\n", " ")) {
 		line, _, _ = strings.Cut(line, "#")
 		if words := strings.Fields(line); len(words) > 0 {
 			lines = append(lines, strings.Join(words, " "))

@@ -58,16 +58,17 @@ func (p Plan) Check() error {
 func (p Plan) Sudoers() string {
 	var b strings.Builder
 	b.WriteString(generated)
-	b.WriteString("User_Alias PIM_EXEMPT = \\#0\n")
-	b.WriteString("ALL, !PIM_EXEMPT ALL=(ALL:ALL) !ALL\n")
+	b.WriteString("ALL, !\\#0 ALL=(ALL:ALL) !ALL\n") // no alias: one of that name in an earlier file would stand in its place
 	for _, e := range p.Exempt {
 		for _, c := range e.Commands {
 			b.WriteString(string(e.Account) + " ALL=(" + string(e.As) + ") NOPASSWD: " + c.Sudoers() + "\n")
 		}
 	}
 	b.WriteString("@includedir /run/pim-ssh/sudoers.d\n")
-	b.WriteString("Defaults pam_acct_mgmt, pam_session, pam_setcred, !intercept\n")
-	b.WriteString("Defaults pam_service=sudo, pam_login_service=sudo-i\n")
+	for _, scope := range []string{"Defaults", "Defaults!ALL"} { // what is said about a command counts after what is said about all
+		b.WriteString(scope + " pam_acct_mgmt, pam_session, pam_setcred, !intercept\n")
+		b.WriteString(scope + " pam_service=sudo, pam_login_service=sudo-i, pam_askpass_service=sudo\n")
+	}
 	return b.String()
 }
 

@@ -4,8 +4,6 @@ import (
 	"context"
 	"fmt"
 	"os"
-	"path/filepath"
-	"slices"
 	"strings"
 )
 
@@ -19,6 +17,7 @@ func Verify(ctx context.Context, p Plan) error {
 	for _, check := range []func() error{
 		func() error { return verifySSHD(ctx, p, string(passwd)) },
 		verifySudoers,
+		verifySudoSources,
 		verifyPAM,
 	} {
 		if err := check(); err != nil {
@@ -28,31 +27,54 @@ func Verify(ctx context.Context, p Plan) error {
 	return nil
 }
 
-// verifySSHD asks sshd itself, account by account: the governed ones have our doors and no other, and nobody else
-// accepts our CA (FACTS F17).
+// verifySSHD reads every sshd's configuration, and asks sshd itself, account by account: the governed ones have our doors
+// and no other, and nobody else accepts our CA (FACTS F17).
 func verifySSHD(ctx context.Context, p Plan, passwd string) error {
+	servers, err := sshds(ctx)
+	if err != nil {
+		return err
+	}
+	for _, s := range servers {
+		all, err := directives(s.config())
+		if err != nil {
+			return problem(s.String()+": "+err.Error(), "stop that sshd, or repair "+s.config())
+		}
+		if err := p.verifyCA(all); err != nil {
+			return err
+		}
+		if err := p.verifyFirst(s.config(), all); err != nil {
+			return err
+		}
+		if err := p.verifyAccounts(ctx, s, passwd); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (p Plan) verifyAccounts(ctx context.Context, s sshd, passwd string) error {
 	for _, a := range p.Governed {
-		have, err := effective(ctx, string(a))
+		have, err := s.effective(ctx, string(a))
 		if err != nil {
 			return err
 		}
 		for _, kv := range sshdKeywords {
 			want := strings.ToLower(kv[1])
 			if got := strings.ToLower(have[strings.ToLower(kv[0])]); !sameValue(got, want) {
-				return problem(fmt.Sprintf("sshd: %s for %s is %q, not %q", kv[0], a, got, kv[1]), "find what overrules "+sshdDropIn+": sshd -T -C user="+string(a))
+				return problem(fmt.Sprintf("%s: %s for %s is %q, not %q", s, kv[0], a, got, kv[1]), "find what overrules "+sshdDropIn+": "+s.String()+" -T -C user="+string(a))
 			}
 		}
 		if have["usepam"] != "yes" {
-			return problem("sshd: UsePAM is off: windows could not be enforced", "write UsePAM yes into /etc/ssh/sshd_config")
+			return problem(s.String()+": UsePAM is off: windows could not be enforced", "write UsePAM yes into "+s.config()+", and take it off its command line")
 		}
 	}
 	for _, name := range p.others(passwd) {
-		have, err := effective(ctx, name)
+		have, err := s.effective(ctx, name)
 		if err != nil {
 			return err
 		}
-		if have["trustedusercakeys"] == caFile {
-			return problem("sshd: "+name+" accepts our CA but no role reaches it here", "find what overrules "+sshdDropIn+": sshd -T -C user="+name)
+		if p.holdsCA(have["trustedusercakeys"]) {
+			return problem(s.String()+": "+name+" accepts our CA but no role reaches it here", "find what overrules "+sshdDropIn+": "+s.String()+" -T -C user="+name)
 		}
 	}
 	return nil
@@ -67,8 +89,8 @@ func sameValue(got, want string) bool {
 }
 
 // effective is sshd's configuration for one account, by lower-case keyword; the first value of a repeated one.
-func effective(ctx context.Context, account string) (map[string]string, error) {
-	out, err := run(ctx, "sshd", "-T", "-C", "user="+account+",host=localhost,addr=127.0.0.1,laddr=127.0.0.1,lport=22")
+func (s sshd) effective(ctx context.Context, account string) (map[string]string, error) {
+	out, err := run(ctx, "sshd", append([]string{"-T", "-C", "user=" + account + ",host=localhost,addr=127.0.0.1,laddr=127.0.0.1,lport=22"}, s.args...)...)
 	if err != nil {
 		return nil, err
 	}
@@ -80,34 +102,4 @@ func effective(ctx context.Context, account string) (map[string]string, error) {
 		}
 	}
 	return have, nil
-}
-
-// verifySudoers sees that our deny comes last: sudoers is last match wins (FACTS F20).
-func verifySudoers() error {
-	text, err := os.ReadFile("/etc/sudoers")
-	if err != nil {
-		return err
-	}
-	last := ""
-	for line := range strings.Lines(string(text)) {
-		line = strings.TrimSpace(line)
-		if line != "" && (!strings.HasPrefix(line, "#") || strings.HasPrefix(line, "#include")) {
-			last = line
-		}
-	}
-	if !slices.Contains([]string{"@includedir /etc/sudoers.d", "#includedir /etc/sudoers.d"}, last) {
-		return problem("/etc/sudoers: its last line is "+last+", which would overrule our deny", "make @includedir /etc/sudoers.d its last line")
-	}
-	entries, err := os.ReadDir("/etc/sudoers.d")
-	if err != nil {
-		return err
-	}
-	for _, e := range entries {
-		name := e.Name()
-		read := !strings.Contains(name, ".") && !strings.HasSuffix(name, "~")
-		if read && name > filepath.Base(sudoersDropIn) {
-			return problem("/etc/sudoers.d/"+name+" is read after ours and would overrule it", "rename it so that it sorts before zz-pim-ssh")
-		}
-	}
-	return nil
 }
