@@ -14,7 +14,7 @@ const NoIndex = ^uint64(0)
 
 // Wrong is one thing wrong with a record: where it was seen, at or from which entry, and what it means.
 type Wrong struct {
-	Where string // a path in the record, or "event"
+	Where string // a path in the record; "" when every file is as it was signed
 	Index uint64 // 0-based; NoIndex when it is about no one entry
 	Why   string
 	Err   error // the cause, or nil
@@ -22,10 +22,14 @@ type Wrong struct {
 
 // Error says all of it in one line.
 func (w *Wrong) Error() string {
-	if w.Index == NoIndex {
-		return w.Where + ": " + w.Why
+	text := w.Why
+	if w.Index != NoIndex {
+		text = fmt.Sprintf("event %d: %s", w.Index, text)
 	}
-	return fmt.Sprintf("%s: entry %d: %s", w.Where, w.Index, w.Why)
+	if w.Where != "" {
+		text = w.Where + ": " + text
+	}
+	return text
 }
 
 // Unwrap returns the cause.
