@@ -170,3 +170,18 @@ func (t *tiles) ReadTiles(wanted []tlog.Tile) ([][]byte, error) {
 
 // SaveTiles keeps nothing: sources are read anew.
 func (t *tiles) SaveTiles([]tlog.Tile, [][]byte) {}
+
+// Partials returns the paths of the partial tiles and bundle in a record of this size: all others are full.
+func Partials(size uint64) []string {
+	var all []string
+	if width := size % Width; width > 0 {
+		all = append(all, path(bundle(size/Width, width)))
+	}
+	for level := 0; size>>(height*level) > 0; level++ {
+		hashes := size >> (height * level)
+		if width := hashes % Width; width > 0 {
+			all = append(all, path(tlog.Tile{H: height, L: level, N: int64(hashes / Width), W: int(width)}))
+		}
+	}
+	return all
+}

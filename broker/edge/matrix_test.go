@@ -15,6 +15,7 @@ import (
 
 	"pim-ssh/broker"
 	"pim-ssh/broker/api"
+	"pim-ssh/broker/audit"
 	"pim-ssh/broker/policy"
 	"pim-ssh/broker/statement"
 	"pim-ssh/packaging/lab/forger"
@@ -81,6 +82,7 @@ func newMatrix(t *testing.T) *matrix {
 	s := m.stage
 	m.grant = s.granted("alice", "db-admin", "db1", forger.Key(t), "bob")
 	s.removeKey("erin", s.key(old))
+	s.must(s.record.Publish())
 
 	stranger := forger.New(t, nil)
 	foreign := s.reader("alice")
@@ -179,10 +181,34 @@ func (m *matrix) answer(route api.Route, c caller) (string, error) {
 		return count(len(all)), err
 	case api.RouteWatch:
 		return m.watch(ctx, c)
+	case api.RouteCheckpoint:
+		text, err := c.client.Record(ctx)(audit.PathCheckpoint)
+		if err == nil {
+			_, err = audit.Open(text, m.stage.world.Chain.Deployment(), m.stage.world.Chain.Current().LogKeys())
+		}
+		return "ok", err
+	case api.RouteTile:
+		return m.tiles(ctx, c)
 	case api.RouteHealth:
 		return "ok", c.client.Health(ctx)
 	default:
 		return "", fmt.Errorf("no caller for %s", route.Name)
+	}
+}
+
+// tiles says whether the caller reads the tree, and whether also the entries.
+func (m *matrix) tiles(ctx context.Context, c caller) (string, error) {
+	source := c.client.Record(ctx)
+	if _, err := source("tile/0/000.p/1"); err != nil {
+		return "", err
+	}
+	switch _, err := source("tile/entries/000.p/1"); broker.KindOf(err) {
+	case "":
+		return "ok:entries", err
+	case broker.Denied:
+		return "ok:tree", nil
+	default:
+		return "", err
 	}
 }
 

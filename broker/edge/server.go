@@ -16,6 +16,7 @@ import (
 
 	"pim-ssh/broker"
 	"pim-ssh/broker/api"
+	"pim-ssh/broker/audit"
 	"pim-ssh/broker/statement"
 )
 
@@ -47,6 +48,7 @@ const (
 type Config struct {
 	Cluster Cluster
 	CA      ssh.Signer
+	Record  audit.Source // this broker's record: its newest checkpoint and its tiles
 	Now     func() statement.Time
 	Random  io.Reader
 	Log     *slog.Logger
@@ -56,6 +58,7 @@ type Config struct {
 type Server struct {
 	cluster  Cluster
 	ca       ssh.Signer
+	record   audit.Source
 	now      func() statement.Time
 	random   io.Reader
 	log      *slog.Logger
@@ -73,7 +76,7 @@ type Server struct {
 // New makes a server with the table of routes bound.
 func New(config Config) *Server {
 	s := &Server{
-		cluster: config.Cluster, ca: config.CA, now: config.Now, random: config.Random, log: config.Log,
+		cluster: config.Cluster, ca: config.CA, record: config.Record, now: config.Now, random: config.Random, log: config.Log,
 		mux: http.NewServeMux(), filing: make(chan struct{}, maxFiling), patience: frameTimeout, stopping: make(chan struct{}),
 	}
 	bound := s.handlers()
@@ -102,6 +105,8 @@ func (s *Server) handlers() map[api.RouteName]handler {
 		api.RouteInbox:      s.read(inbox),
 		api.RouteHosts:      s.read(s.hosts),
 		api.RouteWatch:      s.watch,
+		api.RouteCheckpoint: s.recordFile,
+		api.RouteTile:       s.recordFile,
 		api.RouteHealth:     s.health,
 	}
 }

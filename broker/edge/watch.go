@@ -237,6 +237,9 @@ func (st *stream) step(ctx context.Context) (grown <-chan struct{}, more bool, e
 // beat says how far the stream has come. Before the first event there is nothing to come from.
 func (st *stream) beat() error {
 	frame := api.Frame{Beat: st.server.now()}
+	if _, isHost := st.who.(*hostReader); isHost {
+		frame.Checkpoint = st.server.headline()
+	}
 	if st.next > 0 {
 		frame.Index = indexed(st.next - 1)
 	}
