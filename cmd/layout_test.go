@@ -44,7 +44,7 @@ var mayImport = map[string]struct {
 	"packaging/lab/labtest":    {[]string{"broker", "broker/policy", "broker/statement"}, "machines for tests"},
 	"packaging/lab/forger":     {[]string{"*"}, "the attacker with every broker key; test code only"},
 	"cmd":                      {nil, "keeps the house"},
-	"cmd/pim-ssh": {[]string{"broker", "broker/api", "broker/policy", "broker/policy/policyfile", "broker/statement", "certs",
+	"cmd/pim-ssh": {[]string{"broker", "broker/api", "broker/audit", "broker/audit/refold", "broker/policy", "broker/policy/policyfile", "broker/statement", "certs",
 		"cmd/pim-ssh/term"}, "the CLI: words; no raft, no PAM"},
 	"cmd/pim-ssh/term": {nil, "the only code that writes to a terminal"},
 	"cmd/pim-brokerd": {[]string{"broker", "broker/api", "broker/edge", "broker/effect", "broker/policy", "broker/policy/policyfile", "broker/statement",
