@@ -253,7 +253,7 @@ func decodeEvent[T any, E interface {
 
 // checkCarried holds the proof in an event to the kinds of statement that may stand there.
 func checkCarried(e Event) error {
-	p, carries := carried(e)
+	p, carries := Carried(e)
 	if !carries {
 		return nil
 	}
@@ -269,8 +269,9 @@ func checkCarried(e Event) error {
 	return nil
 }
 
-// carried returns the statement an event is the record of.
-func carried(e Event) (statement.Proof, bool) {
+// Carried returns the statement an event is the record of. Events without one follow from the event before them, or from
+// time alone (RequestExpired, GrantLapsed).
+func Carried(e Event) (statement.Proof, bool) {
 	switch e := e.(type) {
 	case *RequestFiled:
 		return e.Proof, true

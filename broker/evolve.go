@@ -13,7 +13,7 @@ func Evolve(s *State, e Event) {
 	s.index = head.Index + 1
 	s.now = max(s.now, head.At)
 	s.apply(e)
-	if p, carries := carried(e); carries {
+	if p, carries := Carried(e); carries {
 		s.remember(p.Hash(), e)
 	}
 	if s.now > s.sweepAt {

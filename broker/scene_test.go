@@ -65,7 +65,8 @@ func labPolicy(t tester) policy.Document {
 		return e
 	}
 	broker := func(name string) policy.Broker {
-		return policy.Broker{Address: name + ":7443", Identity: publicKey(t, key(name+" identity")), CA: publicKey(t, key(name+" ca"))}
+		return policy.Broker{Address: name + ":7443", Identity: publicKey(t, key(name+" identity")), CA: publicKey(t, key(name+" ca")),
+			Log: publicKey(t, key(name+" log"))}
 	}
 	return policy.Document{
 		V: statement.Version, Kind: statement.KindPolicy, Revision: 1, Expires: dawn.Add(90 * statement.Day),

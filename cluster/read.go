@@ -64,6 +64,10 @@ func (n *Node) show(err error, fn func(*broker.State)) error {
 	return nil
 }
 
+// Local lets fn look at what this node has applied, whoever leads: committed, but perhaps not all that is. The record is
+// made from it; it answers nobody.
+func (n *Node) Local(fn func(*broker.State)) error { return n.machine.read(fn) }
+
 // Chain returns the policy chain as far as this node knows it, whoever leads: enough to know the other brokers' keys and
 // places, and for nothing that answers a person or a host.
 func (n *Node) Chain() policy.Chain {

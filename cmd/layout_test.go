@@ -26,9 +26,11 @@ var mayImport = map[string]struct {
 	"broker/policy":            {[]string{"broker/statement"}, "who may what stands on signed bytes alone"},
 	"broker/policy/policyfile": {[]string{"broker/policy", "broker/statement"}, "YAML becomes a document here and nowhere else"},
 	"broker":                   {[]string{"broker/policy", "broker/statement"}, "the rules: pure, so that three judges reach one verdict"},
-	"broker/api":               {[]string{"broker", "broker/policy", "broker/statement", "certs"}, "what travels between programs"},
-	"broker/edge":              {[]string{"broker", "broker/api", "broker/policy", "broker/statement", "broker/effect", "certs"}, "edge and cluster meet only in cmd/*/wire.go"},
-	"broker/effect":            {[]string{"broker", "broker/api", "broker/policy", "broker/statement"}, "consumers of committed events"},
+	"broker/api":               {[]string{"broker", "broker/audit", "broker/policy", "broker/statement", "certs"}, "what travels between programs"},
+	"broker/audit":             {[]string{"broker/statement"}, "a leaf: trees and checkpoints know no events"},
+	"broker/audit/refold":      {[]string{"broker", "broker/audit", "broker/policy", "broker/statement"}, "the auditor's judge: pure, like the broker's"},
+	"broker/edge":              {[]string{"broker", "broker/api", "broker/audit", "broker/policy", "broker/statement", "broker/effect", "certs"}, "edge and cluster meet only in cmd/*/wire.go"},
+	"broker/effect":            {[]string{"broker", "broker/api", "broker/audit", "broker/policy", "broker/statement"}, "consumers of committed events"},
 	"certs":                    {[]string{"broker/statement"}, "a leaf: grant to certificate and back, on signed words only"},
 	"certs/signer":             {[]string{"broker/statement"}, "the only place that holds a CA key"},
 	"cluster":                  {[]string{"broker", "broker/policy", "broker/statement"}, "raft carries commands between the brokers that policy lists; it knows no routes"},
@@ -42,7 +44,7 @@ var mayImport = map[string]struct {
 	"packaging/lab/labtest":    {[]string{"broker", "broker/policy", "broker/statement"}, "machines for tests"},
 	"packaging/lab/forger":     {[]string{"*"}, "the attacker with every broker key; test code only"},
 	"cmd":                      {nil, "keeps the house"},
-	"cmd/pim-ssh": {[]string{"broker", "broker/api", "broker/policy", "broker/policy/policyfile", "broker/statement", "certs",
+	"cmd/pim-ssh": {[]string{"broker", "broker/api", "broker/audit", "broker/audit/refold", "broker/policy", "broker/policy/policyfile", "broker/statement", "certs",
 		"cmd/pim-ssh/term"}, "the CLI: words; no raft, no PAM"},
 	"cmd/pim-ssh/term": {nil, "the only code that writes to a terminal"},
 	"cmd/pim-brokerd": {[]string{"broker", "broker/api", "broker/edge", "broker/effect", "broker/policy", "broker/policy/policyfile", "broker/statement",
@@ -51,7 +53,7 @@ var mayImport = map[string]struct {
 }
 
 // pure packages hold the rules: same arguments, same answer, for ever.
-var pure = []string{"broker", "broker/policy", "broker/statement", "certs", "pam/wire"}
+var pure = []string{"broker", "broker/audit", "broker/audit/refold", "broker/policy", "broker/statement", "certs", "pam/wire"}
 
 // forbiddenInPure are the ways in which the world leaks into a rule.
 var forbiddenInPure = []string{"net", "net/http", "os", "os/exec", "os/user", "crypto/rand", "math/rand", "math/rand/v2", "syscall",
@@ -92,6 +94,7 @@ var dependencies = map[string]string{
 	"github.com/spf13/pflag":              "cobra's flags: the manual names every one",
 	"go.etcd.io/bbolt":                    "the event log beside raft's",
 	"golang.org/x/crypto":                 "ssh keys, signatures and certificates",
+	"golang.org/x/mod":                    "sumdb's tlog and note: the Merkle tree and signed notes that Go's own checksum database trusts; newest, past GO-2026-6179",
 	"golang.org/x/sys":                    "pidfd and peer credentials",
 	"golang.org/x/term":                   "passphrases and terminal width",
 	"pgregory.net/rapid":                  "state machines against a naive model",

@@ -101,7 +101,7 @@ func (c *Client) send(ctx context.Context, address, method, pathAndQuery string,
 	return c.http.Do(request)
 }
 
-// readAnswer decodes a 2xx into into, and anything else into a *broker.Error.
+// readAnswer decodes a 2xx into into (a *[]byte takes it as it is), and anything else into a *broker.Error.
 func readAnswer(response *http.Response, into any) error {
 	defer response.Body.Close()
 	data, err := io.ReadAll(io.LimitReader(response.Body, maxAnswer+1))
@@ -113,6 +113,10 @@ func readAnswer(response *http.Response, into any) error {
 	}
 	if response.StatusCode != http.StatusOK {
 		return problem(response.StatusCode, data)
+	}
+	if raw, isRaw := into.(*[]byte); isRaw {
+		*raw = data
+		return nil
 	}
 	if err := statement.DecodeStrict(data, into); err != nil {
 		return &broker.Error{Kind: broker.Invalid, Msg: "the broker's answer is not understood", Hint: "update pim-ssh", Err: err}

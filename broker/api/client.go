@@ -8,6 +8,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"io/fs"
 	"maps"
 	"net"
 	"net/http"
@@ -18,6 +19,7 @@ import (
 	"time"
 
 	"pim-ssh/broker"
+	"pim-ssh/broker/audit"
 	"pim-ssh/broker/policy"
 	"pim-ssh/broker/statement"
 )
@@ -189,6 +191,19 @@ func (c *Client) Hosts(ctx context.Context) ([]HostView, error) {
 	var answer Hosts
 	err := c.get(ctx, "/v1/hosts", &answer)
 	return answer.Hosts, err
+}
+
+// Record reads a broker's record, for auditors; hosts may read all of it but the entries. What is not there is also
+// fs.ErrNotExist.
+func (c *Client) Record(ctx context.Context) audit.Source {
+	return func(path string) ([]byte, error) {
+		var data []byte
+		err := c.get(ctx, "/v1/"+path, &data)
+		if broker.KindOf(err) == broker.Missing {
+			err = fmt.Errorf("%w: %w", err, fs.ErrNotExist)
+		}
+		return data, err
+	}
 }
 
 // Health asks each broker in turn and returns nil when one is ready.

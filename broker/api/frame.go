@@ -25,6 +25,8 @@ type Frame struct {
 	Dossier *broker.Dossier  `json:"dossier,omitzero"`
 	Ended   *EndedFrame      `json:"ended,omitzero"`
 	Beat    statement.Time   `json:"beat,omitzero"` // the broker's clock
+
+	Checkpoint string `json:"checkpoint,omitzero"` // with a host's beat: the newest signed checkpoint of the broker's record
 }
 
 // EndedFrame says that a grant of this host was ended. It is a broker's word, and it can only take access away.
@@ -42,5 +44,5 @@ func (f Frame) whole() bool {
 			said++
 		}
 	}
-	return said == 1
+	return said == 1 && (f.Checkpoint == "" || f.Beat != 0)
 }

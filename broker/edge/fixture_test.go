@@ -15,6 +15,7 @@ import (
 
 	"pim-ssh/broker"
 	"pim-ssh/broker/api"
+	"pim-ssh/broker/effect"
 	"pim-ssh/broker/policy"
 	"pim-ssh/broker/statement"
 	"pim-ssh/cluster"
@@ -27,6 +28,7 @@ type stage struct {
 	world   *forger.World
 	node    *cluster.Node
 	server  *Server
+	record  *effect.Record // published when a test says so
 	front   *Front
 	address string
 	hosts   map[statement.HostName]ed25519.PrivateKey
@@ -50,7 +52,8 @@ func newStage(t testing.TB, edit func(*policy.Document), adjust func(*Server, *F
 		}
 	})
 	s.openNode(listener)
-	s.server = New(Config{Cluster: s.node, CA: s.world.CA, Now: forger.Now, Random: rand.Reader, Log: slog.New(slog.NewTextHandler(t.Output(), nil))})
+	s.record = &effect.Record{Dir: t.TempDir(), Key: s.world.Log, Events: s.node, Log: slog.New(slog.NewTextHandler(t.Output(), nil))}
+	s.server = New(Config{Cluster: s.node, CA: s.world.CA, Record: s.record.Read, Now: forger.Now, Random: rand.Reader, Log: slog.New(slog.NewTextHandler(t.Output(), nil))})
 	if adjust != nil {
 		adjust(s.server, s.front)
 	}

@@ -17,6 +17,7 @@ import (
 
 	"pim-ssh/broker"
 	"pim-ssh/broker/api"
+	"pim-ssh/broker/audit"
 	"pim-ssh/broker/policy"
 	"pim-ssh/broker/statement"
 	"pim-ssh/packaging/lab/forger"
@@ -87,12 +88,13 @@ func newMatrix(t *testing.T) *matrix {
 	gone, goneSigner := forger.PrivateKey(t)
 	s.revise(func(doc *policy.Document) {
 		doc.Brokers = maps.Clone(doc.Brokers)
-		doc.Brokers["b9"] = policy.Broker{Address: "b9:7443", Identity: s.key(goneSigner), CA: s.key(forger.Key(t))}
+		doc.Brokers["b9"] = policy.Broker{Address: "b9:7443", Identity: s.key(goneSigner), CA: s.key(forger.Key(t)), Log: s.key(forger.Key(t))}
 	})
 	s.revise(func(doc *policy.Document) {
 		doc.Brokers = maps.Clone(doc.Brokers)
 		delete(doc.Brokers, "b9")
 	})
+	s.must(s.record.Publish())
 
 	stranger := forger.New(t, nil)
 	foreign := s.reader("alice")
@@ -207,6 +209,14 @@ func (m *matrix) answer(route api.Route, c caller) (string, error) {
 		return count(len(all)), err
 	case api.RouteWatch:
 		return m.watch(ctx, c)
+	case api.RouteCheckpoint:
+		text, err := c.client.Record(ctx)(audit.PathCheckpoint)
+		if err == nil {
+			_, err = audit.Open(text, m.stage.world.Chain.Deployment(), m.stage.world.Chain.Current().LogKeys())
+		}
+		return "ok", err
+	case api.RouteTile:
+		return m.tiles(ctx, c)
 	case api.RouteHealth:
 		return "ok", c.client.Health(ctx)
 	case api.RoutePeerIndex:
@@ -217,6 +227,22 @@ func (m *matrix) answer(route api.Route, c caller) (string, error) {
 		return "ok", err
 	default:
 		return "", fmt.Errorf("no caller for %s", route.Name)
+	}
+}
+
+// tiles says whether the caller reads the tree, and whether also the entries.
+func (m *matrix) tiles(ctx context.Context, c caller) (string, error) {
+	source := c.client.Record(ctx)
+	if _, err := source("tile/0/000.p/1"); err != nil {
+		return "", err
+	}
+	switch _, err := source("tile/entries/000.p/1"); broker.KindOf(err) {
+	case "":
+		return "ok:entries", err
+	case broker.Denied:
+		return "ok:tree", nil
+	default:
+		return "", err
 	}
 }
 

@@ -16,6 +16,7 @@ import (
 
 	"pim-ssh/broker"
 	"pim-ssh/broker/api"
+	"pim-ssh/broker/audit"
 	"pim-ssh/broker/policy"
 	"pim-ssh/broker/statement"
 )
@@ -60,6 +61,7 @@ type Config struct {
 	Peer    Peer       // nil: this broker is alone
 	Peers   *api.Peers // calls other brokers; nil with Peer
 	CA      ssh.Signer
+	Record  audit.Source // this broker's record: its newest checkpoint and its tiles
 	Now     func() statement.Time
 	Random  io.Reader
 	Log     *slog.Logger
@@ -71,6 +73,7 @@ type Server struct {
 	peer     Peer
 	peers    *api.Peers
 	ca       ssh.Signer
+	record   audit.Source
 	now      func() statement.Time
 	random   io.Reader
 	log      *slog.Logger
@@ -91,9 +94,9 @@ type Server struct {
 // New makes a server with the table of routes bound.
 func New(config Config) *Server {
 	s := &Server{
-		cluster: config.Cluster, peer: config.Peer, peers: config.Peers, ca: config.CA, now: config.Now, random: config.Random, log: config.Log,
-		mux: http.NewServeMux(), filing: make(chan struct{}, maxFiling), large: make(chan struct{}, maxLarge), pace: pace{members: true},
-		slotWait: headerTimeout, patience: frameTimeout, stopping: make(chan struct{}),
+		cluster: config.Cluster, peer: config.Peer, peers: config.Peers, ca: config.CA, record: config.Record, now: config.Now, random: config.Random,
+		log: config.Log, mux: http.NewServeMux(), filing: make(chan struct{}, maxFiling), large: make(chan struct{}, maxLarge),
+		pace: pace{members: true}, slotWait: headerTimeout, patience: frameTimeout, stopping: make(chan struct{}),
 	}
 	bound := s.handlers()
 	for _, route := range api.Routes() {
@@ -121,6 +124,8 @@ func (s *Server) handlers() map[api.RouteName]handler {
 		api.RouteInbox:      s.read(inbox),
 		api.RouteHosts:      s.read(s.hosts),
 		api.RouteWatch:      s.watch,
+		api.RouteCheckpoint: s.recordFile,
+		api.RouteTile:       s.recordFile,
 		api.RouteHealth:     s.health,
 		api.RoutePeerIndex:  s.peerIndex,
 		api.RoutePeerEvents: s.peerEvents,

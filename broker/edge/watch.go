@@ -252,6 +252,9 @@ func (st *stream) say(ctx context.Context, events []broker.Event) (frames []api.
 // beat says how far the stream has come. Before the first event there is nothing to come from.
 func (st *stream) beat() error {
 	frame := api.Frame{Beat: st.server.now()}
+	if _, isHost := st.who.(*hostReader); isHost {
+		frame.Checkpoint = st.server.headline()
+	}
 	if st.next > 0 {
 		frame.Index = indexed(st.next - 1)
 	}

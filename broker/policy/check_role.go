@@ -33,6 +33,7 @@ func (c *checker) brokers() {
 		addresses[broker.Address] = name
 		c.machineKey(below(path, "identity"), broker.Identity, keys)
 		c.machineKey(below(path, "ca"), broker.CA, keys)
+		c.machineKey(below(path, "log"), broker.Log, keys)
 	}
 }
 
@@ -65,6 +66,9 @@ func (c *checker) machineKey(path []string, key statement.Key, keys map[statemen
 	}
 	if path[2] == "identity" && key.Type() != ssh.KeyAlgoED25519 {
 		c.say(path, "must be an ssh-ed25519 key, as TLS uses it")
+	}
+	if path[2] == "log" && key.Type() != ssh.KeyAlgoED25519 {
+		c.say(path, "must be an ssh-ed25519 key, as signed notes use it")
 	}
 	if key.SecurityKey() {
 		c.say(path, "is a security key, which no machine can touch")

@@ -122,6 +122,9 @@ func (c *changes) broker(name statement.BrokerName) {
 	if before.CA != after.CA {
 		c.say("broker %s signs certificates with %s%s", name, inWords(after.CA), was(inWords(before.CA)))
 	}
+	if before.Log != after.Log {
+		c.say("broker %s signs the record with %s%s", name, inWords(after.Log), was(inWords(before.Log)))
+	}
 }
 
 // apart returns what only before and only after hold, each sorted.

@@ -46,6 +46,7 @@ type Broker struct {
 	Address  string        `json:"address"`  // host:port that people, hosts and brokers dial
 	Identity statement.Key `json:"identity"` // ssh-ed25519: its TLS and statement key
 	CA       statement.Key `json:"ca"`       // signs certificates, never a security key
+	Log      statement.Key `json:"log"`      // ssh-ed25519: signs checkpoints of the record and nothing else
 }
 
 // Role is a named bundle: where, as whom, who may ask, who must say yes, for how long.

@@ -44,7 +44,7 @@ func lab() Document {
 		Groups:    map[GroupName][]statement.Person{"engineers": {"alice", "erin"}, "approvers": {"bob", "carol", "gwen"}},
 		Stewards:  Stewards{Threshold: 1, People: []statement.Person{"dave"}},
 		Operators: []statement.Person{"dave"}, Auditors: []statement.Person{"frank"},
-		Brokers: map[statement.BrokerName]Broker{"b1": {Address: "b1:7443", Identity: key("b1"), CA: key("b1-ca")}},
+		Brokers: map[statement.BrokerName]Broker{"b1": {Address: "b1:7443", Identity: key("b1"), CA: key("b1-ca"), Log: key("b1-log")}},
 		Roles: map[statement.RoleName]Role{
 			"db-admin": {
 				Hosts: Selector{Labels: map[string]string{"tier": "db"}}, Accounts: []statement.Account{"postgres"},

@@ -78,6 +78,15 @@ func (d *Document) CAKeys() []statement.Key {
 	return keys
 }
 
+// LogKeys returns the keys that sign checkpoints of the record, by broker.
+func (d *Document) LogKeys() map[statement.BrokerName]statement.Key {
+	keys := map[statement.BrokerName]statement.Key{}
+	for name, broker := range d.Brokers {
+		keys[name] = broker.Log
+	}
+	return keys
+}
+
 // Governed returns the accounts that roles reaching this host log in as or run as, sorted.
 func (d *Document) Governed(host statement.HostName, labels map[string]string) []statement.Account {
 	found := map[statement.Account]bool{}

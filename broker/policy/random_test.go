@@ -67,7 +67,7 @@ func drawDocument(t *rapid.T) Document {
 		d.Stewards = Stewards{Threshold: rapid.IntRange(0, 3).Draw(t, "threshold"), People: some(t, people, 0, "stewards")}
 	}
 	d.Operators, d.Auditors = some(t, people, 1, "operators"), some(t, people, 1, "auditors")
-	d.Brokers = map[statement.BrokerName]Broker{"b1": {Address: "b1:7443", Identity: key("b1"), CA: key("b1-ca")}}
+	d.Brokers = map[statement.BrokerName]Broker{"b1": {Address: "b1:7443", Identity: key("b1"), CA: key("b1-ca"), Log: key("b1-log")}}
 	for i := range rapid.IntRange(0, 2).Draw(t, "roles") {
 		d.Roles[statement.RoleName(fmt.Sprintf("role-%d", i))] = drawRole(t, names)
 	}

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 )
 
@@ -182,8 +183,10 @@ func (r Report) check() error {
 	switch {
 	case r.Sequence == 0:
 		return errors.New("sequence: counts from 1")
-	case r.What != SessionOpened && r.What != SessionClosed && r.What != SessionRefused:
-		return fmt.Errorf("what %.20q: want opened, closed or refused", r.What)
+	case !slices.Contains([]ReportWhat{SessionOpened, SessionClosed, SessionRefused, LogRefused}, r.What):
+		return fmt.Errorf("what %.20q: want opened, closed, refused or log-refused", r.What)
+	case r.Log.Size == 0 && !r.Log.Root.IsZero():
+		return errors.New("log: a root without a size")
 	case r.Service == "" || !matches(r.Service, lower, lower+digits+"-_", 32):
 		return fmt.Errorf("service %.40q: want a PAM service such as sshd or sudo", r.Service)
 	case r.Session != "" && (len(r.Session) > 64 || !only(r.Session, lower+digits+"-")):

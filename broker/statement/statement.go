@@ -153,7 +153,14 @@ const (
 	SessionOpened  ReportWhat = "opened"
 	SessionClosed  ReportWhat = "closed"
 	SessionRefused ReportWhat = "refused"
+	LogRefused     ReportWhat = "log-refused" // a broker showed a record that contradicts what this host has seen
 )
+
+// LogHead is the Merkle tree over the first Size entries of the audit log.
+type LogHead struct {
+	Size uint64 `json:"size"`
+	Root Hash   `json:"root"`
+}
 
 // Report tells what a host saw, signed by the host's identity key; Sequence counts 1, 2, 3 … per host.
 type Report struct {
@@ -166,4 +173,5 @@ type Report struct {
 	Account  Account    `json:"account,omitzero"`
 	At       Time       `json:"at"`
 	Why      string     `json:"why,omitzero"`
+	Log      LogHead    `json:"log,omitzero"` // the newest head of the audit log that the host has verified
 }

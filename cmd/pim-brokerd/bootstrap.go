@@ -59,7 +59,7 @@ func bootstrap(dir string, proofs []statement.Proof, chain policy.Chain) error {
 	return err
 }
 
-// checkKeys holds the policy to the keys in this directory. A CA key that lies elsewhere is run's to check.
+// checkKeys holds the policy to the keys in this directory. A CA or log key that lies elsewhere is run's to check.
 func checkKeys(dir string, listed policy.Broker) error {
 	_, identity, err := readIdentity(filepath.Join(dir, identityFile))
 	if err != nil {
@@ -68,12 +68,14 @@ func checkKeys(dir string, listed policy.Broker) error {
 	if identity != listed.Identity {
 		return errors.New("the policy lists another identity key")
 	}
-	held, err := signer.Open(filepath.Join(dir, caFile))
-	if err != nil {
-		return err
-	}
-	if ca, err := statement.KeyOf(held.PublicKey()); err != nil || ca != listed.CA {
-		return errors.New("the policy lists another CA key")
+	for file, want := range map[string]statement.Key{caFile: listed.CA, logFile: listed.Log} {
+		held, err := signer.Open(filepath.Join(dir, file))
+		if err != nil {
+			return err
+		}
+		if key, err := statement.KeyOf(held.PublicKey()); err != nil || key != want {
+			return fmt.Errorf("the policy lists another %s key", file)
+		}
 	}
 	return nil
 }

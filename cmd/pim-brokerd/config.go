@@ -29,6 +29,8 @@ const (
 	nameFile     = "name"
 	identityFile = "identity"
 	caFile       = "ca"
+	logFile      = "log"
+	recordDir    = "record"
 )
 
 // config is /etc/pim-ssh/broker.yaml; packaging/examples/broker.yaml shows every default. The file is optional, and so
@@ -37,11 +39,12 @@ type config struct {
 	Name   statement.BrokerName `yaml:"name"`   // the broker's name in the policy; default: what init wrote
 	Listen string               `yaml:"listen"` // host:port
 	Dir    string               `yaml:"dir"`
-	CA     string               `yaml:"ca"` // a private key file, or agent:SOCKET#SHA256:…; default: what init made
+	CA     string               `yaml:"ca"`  // a private key file, or agent:SOCKET#SHA256:…; default: what init made
+	Log    string               `yaml:"log"` // the same, for the key that signs checkpoints of the record
 }
 
 // keys are the names people may write.
-var keys = []string{"name", "listen", "dir", "ca"}
+var keys = []string{"name", "listen", "dir", "ca", "log"}
 
 // readConfig reads strictly: an unknown or doubled key is an error with file, line and column. Without a path it reads
 // configFile, which need not be there; a file that somebody named must.
@@ -77,6 +80,9 @@ func (c config) complete() (config, error) {
 	}
 	if c.CA == "" {
 		c.CA = filepath.Join(c.Dir, caFile)
+	}
+	if c.Log == "" {
+		c.Log = filepath.Join(c.Dir, logFile)
 	}
 	if c.Name != "" {
 		name, err := statement.ParseBrokerName(string(c.Name))

@@ -147,11 +147,12 @@ func (d *deployment) found() error {
 }
 
 func (d *deployment) firstPolicy() (statement.Proof, error) {
-	ca, identity, err := makeKeys(d.brokerDir(), devName)
+	listed, err := makeKeys(d.brokerDir(), devName)
 	if err != nil {
 		return statement.Proof{}, err
 	}
-	fill := []string{"@address@", d.listener.Addr().String(), "@identity@", string(identity), "@ca@", string(ca)}
+	fill := []string{"@address@", d.listener.Addr().String(), "@identity@", string(listed.Identity),
+		"@ca@", string(listed.CA), "@log@", string(listed.Log)}
 	for person, held := range d.people {
 		fill = append(fill, "@"+string(person)+"@", strings.TrimSpace(string(ssh.MarshalAuthorizedKey(held.PublicKey()))))
 	}

@@ -14,6 +14,7 @@ import (
 
 	"golang.org/x/crypto/ssh"
 
+	"pim-ssh/broker/policy"
 	"pim-ssh/broker/statement"
 	"pim-ssh/certs/signer"
 )
@@ -40,33 +41,33 @@ func initialise(out io.Writer, dir, written, address string) error {
 	if _, port, err := net.SplitHostPort(address); err != nil || port == "" {
 		return fmt.Errorf("address %q: want HOST:PORT", address)
 	}
-	ca, identity, err := makeKeys(dir, name)
+	listed, err := makeKeys(dir, name)
 	if err != nil {
 		return err
 	}
-	fmt.Fprintf(out, "brokers:\n  %s: {address: %q, identity: %q, ca: %q}\n", name, address, string(identity), string(ca))
+	fmt.Fprintf(out, "brokers:\n  %s: {address: %q, identity: %q, ca: %q, log: %q}\n", name, address, string(listed.Identity), string(listed.CA), string(listed.Log))
 	return nil
 }
 
-// makeKeys makes what is missing of name, identity and CA key, and returns the public halves.
-func makeKeys(dir string, name statement.BrokerName) (ca, identity statement.Key, err error) {
+// makeKeys makes what is missing of name, identity, CA and log key, and returns the public halves.
+func makeKeys(dir string, name statement.BrokerName) (listed policy.Broker, err error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return "", "", err
+		return listed, err
 	}
 	switch known, err := readName(dir); {
 	case err == nil && known != name:
-		return "", "", fmt.Errorf("%s belongs to broker %s already", dir, known)
+		return listed, fmt.Errorf("%s belongs to broker %s already", dir, known)
 	case err != nil:
 		if err := os.WriteFile(filepath.Join(dir, nameFile), []byte(name+"\n"), 0o600); err != nil {
-			return "", "", err
+			return listed, err
 		}
 	}
-	identity, err = makeKey(filepath.Join(dir, identityFile), string(name)+" identity")
-	if err != nil {
-		return "", "", err
+	for file, key := range map[string]*statement.Key{identityFile: &listed.Identity, caFile: &listed.CA, logFile: &listed.Log} {
+		if *key, err = makeKey(filepath.Join(dir, file), string(name)+" "+file); err != nil {
+			return listed, err
+		}
 	}
-	ca, err = makeKey(filepath.Join(dir, caFile), string(name)+" ca")
-	return ca, identity, err
+	return listed, nil
 }
 
 func makeKey(path, comment string) (statement.Key, error) {

@@ -51,9 +51,10 @@ func newTrio(t *testing.T) *trio {
 	listed := map[statement.BrokerName]policy.Broker{}
 	for _, name := range r.names {
 		b := &one{dir: filepath.Join(dir, string(name)), address: freeAddress(t), said: &bytes.Buffer{}}
-		ca, identity, err := makeKeys(b.dir, name)
+		keys, err := makeKeys(b.dir, name)
 		r.must(err)
-		listed[name] = policy.Broker{Address: b.address, Identity: identity, CA: ca}
+		keys.Address = b.address
+		listed[name] = keys
 		b.config = write(t, dir, string(name)+".yaml", fmt.Sprintf("dir: %s\nlisten: %s\n", b.dir, b.address))
 		r.all[name] = b
 	}

@@ -71,6 +71,7 @@ type secrets struct {
 	identity    statement.Key
 	certificate tls.Certificate
 	ca          ssh.Signer
+	log         ssh.Signer // signs checkpoints
 }
 
 func readSecrets(c config) (secrets, error) {
@@ -86,12 +87,17 @@ func readSecrets(c config) (secrets, error) {
 		return secrets{}, err
 	}
 	ca, err := signer.Open(c.CA)
-	return secrets{identity, certificate, ca}, err
+	if err != nil {
+		return secrets{}, err
+	}
+	log, err := signer.Open(c.Log)
+	return secrets{identity, certificate, ca, log}, err
 }
 
 // member is one running broker.
 type member struct {
 	name    statement.BrokerName
+	record  string // directory
 	secrets secrets
 	front   *edge.Front
 	calls   *api.Peers
@@ -106,7 +112,7 @@ func serve(ctx context.Context, c config, listener net.Listener, ready func() er
 	if err != nil {
 		return err
 	}
-	m := &member{name: c.Name, secrets: held, calls: api.NewPeers(&held.certificate), log: journal()}
+	m := &member{name: c.Name, record: filepath.Join(c.Dir, recordDir), secrets: held, calls: api.NewPeers(&held.certificate), log: journal()}
 	defer m.calls.Close()
 	m.front = edge.NewFront(listener, api.ServerTLS(held.certificate, m.brokers))
 	node, err := cluster.Open(cluster.Config{
@@ -128,12 +134,14 @@ func serve(ctx context.Context, c config, listener net.Listener, ready func() er
 func (m *member) run(told context.Context, node *cluster.Node, ready func() error) error {
 	ctx, cancel := context.WithCancel(context.WithoutCancel(told))
 	defer cancel()
-	server := edge.New(edge.Config{Cluster: node, Peer: m, Peers: m.calls, CA: m.secrets.ca, Now: clock, Random: rand.Reader, Log: m.log})
+	record := &effect.Record{Dir: m.record, Key: m.secrets.log, Events: node, Log: m.log}
+	server := edge.New(edge.Config{Cluster: node, Peer: m, Peers: m.calls, CA: m.secrets.ca, Record: record.Read, Now: clock, Random: rand.Reader, Log: m.log})
 	sweep := &effect.Sweep{Cluster: leading{node}, Now: clock, Every: sweepEvery, Log: m.log}
 	parts := []func() error{
 		func() error { return m.front.Run(ctx) },
 		func() error { return server.Serve(ctx, m.front.HTTP()) },
 		func() error { sweep.Run(ctx); return nil },
+		func() error { record.Run(ctx); return nil },
 		func() error { return m.announce(ctx, node, ready) },
 		func() error { m.status(ctx, node); return nil },
 		func() error { return stopped(ctx, node) },
@@ -191,7 +199,8 @@ func (m *member) announce(ctx context.Context, node *cluster.Node, ready func() 
 	chain := node.Chain()
 	listed := chain.Current().Brokers[m.name]
 	ca, _ := statement.KeyOf(m.secrets.ca.PublicKey())
-	if listed.Identity != m.secrets.identity || listed.CA != ca {
+	log, _ := statement.KeyOf(m.secrets.log.PublicKey())
+	if listed.Identity != m.secrets.identity || listed.CA != ca || listed.Log != log {
 		m.log.Error("the policy lists other keys for this broker: nobody will believe it", "broker", m.name, "hint", "pim-brokerd init prints its lines")
 	}
 	if err != nil && len(chain.Current().Brokers) == 1 {

@@ -41,6 +41,7 @@ func commands(d *desk) *cobra.Command {
 		{"approvers", "For approvers:", []*cobra.Command{inboxCommand(d), showCommand(d), approveCommand(d), denyCommand(d), revokeCommand(d)}},
 		{"operators", "For operators:", []*cobra.Command{hostCommand(d)}},
 		{"stewards", "For stewards:", []*cobra.Command{policyCommand(d)}},
+		{"auditors", "For auditors:", []*cobra.Command{auditCommand(d)}},
 		{"ssh", "For ssh itself:", []*cobra.Command{knownHostsCommand(d)}},
 	} {
 		root.AddGroup(&cobra.Group{ID: group.id, Title: group.title})

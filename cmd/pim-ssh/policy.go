@@ -73,7 +73,7 @@ operators: [dave]                             # may enrol hosts and revoke
 auditors:  [carol]                            # may read everything
 
 brokers:                                      # printed by: pim-brokerd init
-  b1: {address: "b1:7443", identity: "ssh-ed25519 …", ca: "ssh-ed25519 …"}
+  b1: {address: "b1:7443", identity: "ssh-ed25519 …", ca: "ssh-ed25519 …", log: "ssh-ed25519 …"}
 
 roles:
   db-admin:

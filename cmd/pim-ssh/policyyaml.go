@@ -33,7 +33,7 @@ func policyYAML(doc *policy.Document) string {
 	y.line(0, "brokers:")
 	for _, name := range slices.Sorted(maps.Keys(doc.Brokers)) {
 		b := doc.Brokers[name]
-		y.line(1, "%s: {address: %s, identity: %s, ca: %s}", quoted(name), quoted(b.Address), quoted(b.Identity), quoted(b.CA))
+		y.line(1, "%s: {address: %s, identity: %s, ca: %s, log: %s}", quoted(name), quoted(b.Address), quoted(b.Identity), quoted(b.CA), quoted(b.Log))
 	}
 	if len(doc.Roles) > 0 {
 		y.line(0, "roles:")

@@ -60,23 +60,23 @@ roles:
 
 // scene is a deployment in memory: everybody's keys, the broker's too, and the signed policy.
 type scene struct {
-	t            testing.TB
-	keys         map[statement.Person]ed25519.PrivateKey
-	identity, ca ed25519.PrivateKey
-	hostKey      ed25519.PrivateKey
-	hostSigner   ed25519.PrivateKey
-	chain        policy.Chain
-	enrolments   []statement.Proof
+	t                 testing.TB
+	keys              map[statement.Person]ed25519.PrivateKey
+	identity, ca, log ed25519.PrivateKey
+	hostKey           ed25519.PrivateKey
+	hostSigner        ed25519.PrivateKey
+	chain             policy.Chain
+	enrolments        []statement.Proof
 }
 
 // newScene signs the scene's policy with one broker at address.
 func newScene(t testing.TB, address string) *scene {
 	t.Helper()
-	s := &scene{t: t, keys: map[statement.Person]ed25519.PrivateKey{}, identity: newKey(t), ca: newKey(t), hostKey: newKey(t), hostSigner: newKey(t)}
+	s := &scene{t: t, keys: map[statement.Person]ed25519.PrivateKey{}, identity: newKey(t), ca: newKey(t), log: newKey(t), hostKey: newKey(t), hostSigner: newKey(t)}
 	for _, person := range cast {
 		s.keys[person] = newKey(t)
 	}
-	stanza := fmt.Sprintf("  b1: {address: %q, identity: %q, ca: %q}", address, s.public(s.identity), s.public(s.ca))
+	stanza := fmt.Sprintf("  b1: {address: %q, identity: %q, ca: %q, log: %q}", address, s.public(s.identity), s.public(s.ca), s.public(s.log))
 	s.chain = s.firstPolicy(fmt.Sprintf(scenePolicy, s.peopleYAML(), stanza))
 	s.enrolments = []statement.Proof{s.enrol("db1", map[string]string{"tier": "db"}), s.enrol("web1", map[string]string{"tier": "web"})}
 	return s

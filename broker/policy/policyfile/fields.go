@@ -112,6 +112,7 @@ func (r *reader) brokers(n ast.Node) map[statement.BrokerName]policy.Broker {
 			field{"address", true, func(n ast.Node) { one.Address, _ = r.text(n, "address") }},
 			field{"identity", true, func(n ast.Node) { oneOf(r, n, "identity", &one.Identity, parseKey) }},
 			field{"ca", true, func(n ast.Node) { oneOf(r, n, "ca", &one.CA, parseKey) }},
+			field{"log", true, func(n ast.Node) { oneOf(r, n, "log", &one.Log, parseKey) }},
 		)
 		brokers[name] = one
 	})

@@ -97,7 +97,7 @@ func (w *World) Adopt(p statement.Proof) {
 // Twin is another deployment of the same people with the same keys, the same brokers and the same roles.
 func (w *World) Twin() *World {
 	w.T.Helper()
-	twin := &World{T: w.T, People: w.People, CA: w.CA, Identity: w.Identity}
+	twin := &World{T: w.T, People: w.People, CA: w.CA, Log: w.Log, Identity: w.Identity}
 	doc, err := policy.Parse(w.Chain.Proofs()[0].Payload)
 	w.must(err)
 	doc.Expires++

@@ -21,6 +21,7 @@ type World struct {
 	Chain    policy.Chain
 	People   map[statement.Person]ssh.Signer
 	CA       ssh.Signer
+	Log      ssh.Signer         // signs checkpoints
 	Identity ed25519.PrivateKey // the one broker's
 }
 
@@ -31,7 +32,7 @@ var Everybody = []statement.Person{"alice", "bob", "carol", "dave", "erin", "fra
 // its stewards sign it.
 func New(t testing.TB, edit func(*policy.Document)) *World {
 	t.Helper()
-	w := &World{T: t, People: map[statement.Person]ssh.Signer{}, CA: Key(t)}
+	w := &World{T: t, People: map[statement.Person]ssh.Signer{}, CA: Key(t), Log: Key(t)}
 	_, w.Identity, _ = ed25519.GenerateKey(rand.Reader)
 	doc := w.document()
 	if edit != nil {
@@ -68,7 +69,8 @@ func (w *World) document() policy.Document {
 		Groups:    map[policy.GroupName][]statement.Person{"approvers": {"bob", "carol", "gwen"}, "engineers": {"alice", "erin"}},
 		Stewards:  policy.Stewards{Threshold: 1, People: []statement.Person{"dave"}},
 		Operators: []statement.Person{"dave"}, Auditors: []statement.Person{"frank"},
-		Brokers: map[statement.BrokerName]policy.Broker{"b1": {Address: "b1:7443", Identity: w.keyOf(identity), CA: w.keyOf(w.CA)}},
+		Brokers: map[statement.BrokerName]policy.Broker{"b1": {Address: "b1:7443", Identity: w.keyOf(identity), CA: w.keyOf(w.CA),
+			Log: w.keyOf(w.Log)}},
 	}
 	for _, p := range Everybody {
 		w.People[p] = Key(w.T)

@@ -1,0 +1,118 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/spf13/cobra"
+
+	"pim-ssh/broker/audit"
+	"pim-ssh/broker/audit/refold"
+	"pim-ssh/broker/statement"
+)
+
+func auditVerifyCommand(d *desk, dir *string) *cobra.Command {
+	return &cobra.Command{
+		Use:   "verify",
+		Short: "check the whole record, and name the first thing wrong with it",
+		Long: "Reads every broker's record whole: entries, tiles and the signed checkpoint must fit each other, what the other\n" +
+			"brokers signed, what this program found sound before, and what hosts say they were shown. Then every event is\n" +
+			"decided again from its signed statements, every grant under the policy in force at that moment. The first thing\n" +
+			"that is wrong is named, with the event it concerns; the exit code is 1.",
+		Args: none("pim-ssh audit verify"),
+		RunE: func(cmd *cobra.Command, _ []string) error { return d.auditVerify(cmd.Context(), *dir) },
+	}
+}
+
+// verdictJSON is one record's verdict.
+type verdictJSON struct {
+	Record     string               `json:"record"` // the broker's name, or the directory
+	Sound      bool                 `json:"sound"`
+	Events     uint64               `json:"events"` // signed for by the checkpoint
+	Root       statement.Hash       `json:"root"`
+	SignedBy   statement.BrokerName `json:"signed_by"`
+	Statements uint64               `json:"statements"`
+	Grants     uint64               `json:"grants"`
+	Refused    uint64               `json:"refused"`
+	Told       []refold.Told        `json:"told"`  // what hosts complained of
+	Where      string               `json:"where"` // of the first thing wrong: a file of the record, or ""
+	Event      *uint64              `json:"event"` // of the first thing wrong; null when it is about no one event
+	Why        string               `json:"why"`
+}
+
+func (d *desk) auditVerify(ctx context.Context, dir string) error {
+	p, all, err := d.records(ctx, dir)
+	if err != nil {
+		return err
+	}
+	before, err := d.seen(p)
+	if err != nil {
+		return err
+	}
+	var failed []error
+	for _, one := range all {
+		verdict, err := d.verify(p, one, append(others(all, one), before...))
+		if err == nil {
+			err = d.remember(one.signed, before)
+		}
+		if err != nil {
+			failed = append(failed, err)
+		}
+		if err := d.sayVerdict(verdict); err != nil {
+			return err
+		}
+	}
+	return errors.Join(failed...)
+}
+
+// others are the checkpoints that other brokers signed by now. One that is ahead is compared where it is verified itself.
+func others(all []kept, of kept) []audit.Signed {
+	var signed []audit.Signed
+	for _, one := range all {
+		if one.name != of.name && one.wrong == nil && one.signed.Size <= of.signed.Size {
+			signed = append(signed, one.signed)
+		}
+	}
+	return signed
+}
+
+// verify finds the first thing wrong with one record.
+func (d *desk) verify(p pin, one kept, others []audit.Signed) (verdictJSON, error) {
+	v := verdictJSON{Record: one.name, Events: one.signed.Size, Root: one.signed.Root, SignedBy: one.signed.Broker}
+	err := one.wrong
+	if err == nil {
+		var found refold.Verified
+		found, err = refold.Verify(refold.Record{Source: one.source, Signed: one.signed, Others: others, Pinned: p.chain, Now: d.clock()}, nil)
+		v.Statements, v.Grants, v.Refused, v.Told = found.Statements, found.Grants, found.Refused, found.Told
+	}
+	v.Sound = err == nil
+	if err == nil {
+		return v, nil
+	}
+	v.Why = err.Error()
+	var wrong *audit.Wrong
+	if errors.As(err, &wrong) {
+		v.Where, v.Why = wrong.Where, wrong.Why
+		if wrong.Index != audit.NoIndex {
+			v.Event = &wrong.Index
+		}
+	}
+	return v, invalid("keep a copy of this record, and show both to the stewards", "the record of %s: %v", one.name, err)
+}
+
+func (d *desk) sayVerdict(v verdictJSON) error {
+	for _, told := range v.Told {
+		d.term.Warn("host %s reported (event %d) that it refused a broker's record: %s", told.Host, told.Index, told.Why)
+	}
+	if d.json() {
+		return d.term.JSON(v)
+	}
+	if v.Sound {
+		d.term.Result("%s: sound: %d events, root %s, signed by %s", v.Record, v.Events, v.Root, v.SignedBy)
+		d.term.Say("%s", fmt.Sprintf("  %d statements verified, %d of them rightly refused; %d grants judged again", v.Statements, v.Refused, v.Grants))
+		return nil
+	}
+	d.term.Result("%s: NOT SOUND", v.Record)
+	return nil
+}
