@@ -38,6 +38,7 @@ var mayImport = map[string]struct {
 	"pam/wire":                 {nil, "a leaf shared with C by its vectors"},
 	"pam/agent":                {[]string{"broker", "broker/api", "broker/policy", "broker/statement", "certs", "pam/wire"}, "the host judges with the broker's own rules"},
 	"pam/enforce":              {[]string{"broker/policy", "broker/statement"}, "what stands in /etc follows from policy and nothing else"},
+	"pam/mortal":               {nil, "kills a writer at each system call; tests only"},
 	"pam/pamtest":              {[]string{"pam/wire"}, "real libpam, driven"},
 	"packaging/pam-configs":    {nil, "checks what pam-auth-update makes of our profiles"},
 	"packaging/lab":            {[]string{"*"}, "tests on real machines may use everything"},
@@ -101,7 +102,7 @@ var dependencies = map[string]string{
 }
 
 // Test support may be imported by tests and by other test support only.
-var testSupport = []string{"broker/statement/signtest", "cluster/clustertest", "pam/pamtest", "packaging/lab", "packaging/lab/labtest", "packaging/lab/forger"}
+var testSupport = []string{"broker/statement/signtest", "cluster/clustertest", "pam/mortal", "pam/pamtest", "packaging/lab", "packaging/lab/labtest", "packaging/lab/forger"}
 
 var forbiddenNames = []string{"util", "utils", "common", "helper", "helpers", "types", "models", "manager", "base", "misc"}
 

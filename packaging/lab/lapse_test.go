@@ -44,6 +44,9 @@ var shapes = []shape{
 	{name: "systemd-run --user", open: "$S 'systemd-run --user sleep 7711'", mayNot: true, seen: "sleep 7711"},
 	{name: "at", open: "$S 'echo sleep 7712 | at now'", mayNot: true, seen: "sleep 7712"},
 	{name: "cron", open: "$S 'echo \"* * * * * sleep 7713\" | crontab -'", mayNot: true, seen: "sleep 7713"},
+	{name: "a fork storm: each child leaves before it is looked at", seen: "sleep 7722", // ten at a time
+		open: `$S 'H="timeout 1 sleep 7722 & sleep 0.1; setsid -f sh -c \"\$H\""; export H; setsid -f sh -c "$H" >/dev/null 2>&1 </dev/null'`},
+	{name: "linger enabled by hand", open: "sudo -n loginctl enable-linger postgres; $S 'systemd-run --user sleep 7723'", mayNot: true, seen: "sleep 7723"},
 	{name: "sudo", open: "sudo -n -u postgres sleep 7714", held: true, seen: "^ *[0-9]+ postgres .*sleep 7714"},
 	{name: "sudo on a terminal", open: "sudo -n -u postgres sleep 7715", held: true, tty: true, seen: "^ *[0-9]+ postgres .*sleep 7715"},
 	{name: "sudo -b", open: "sudo -n -b -u postgres sleep 7716 >/dev/null 2>&1 </dev/null", seen: "^ *[0-9]+ postgres .*sleep 7716"},

@@ -73,6 +73,7 @@ type Agent struct {
 	warmUntil atomic.Int64 // boottime until which a start is likely
 
 	beaten  time.Duration // keeper only: boottime of the last sign of life; 0 before the first
+	tryDisk time.Duration // boottime before which a disk that failed is not tried again; guarded by the ledger's mu
 	reached uint64        // follow only: the newest log index that a broker of the present policy's named here
 	noted   time.Duration // follow only: boottime at which word and position were last written; 0 before the first
 
@@ -258,7 +259,8 @@ func (a *Agent) awaitRound(ctx context.Context) {
 	}
 }
 
-// raiseFloor remembers the newest time this host has seen, so that a clock set back later starts nothing.
+// raiseFloor remembers the newest time this host has seen, so that a clock set back later starts nothing. It is also how
+// the agent knows that its disk takes what it is told.
 func (a *Agent) raiseFloor() {
 	now := a.Clock.now()
 	a.ledger.mu.Lock()
@@ -272,14 +274,37 @@ func (a *Agent) raiseFloor() {
 	if raised {
 		a.ledger.floor = newest
 	}
+	due := raised || a.ledger.disk != nil && a.Clock.Boot() >= a.tryDisk
 	a.ledger.mu.Unlock()
-	if !raised {
-		return
+	if due {
+		a.keepFloor(newest)
 	}
+}
+
+// keepFloor writes the floor, and says what follows: while the disk takes nothing, nothing starts, because an end that only
+// memory holds would be undone by the next agent.
+func (a *Agent) keepFloor(newest statement.Time) {
 	a.spooling.Lock()
-	defer a.spooling.Unlock()
-	if err := a.Spool.putTime(floorFile, newest); err != nil {
-		a.Log.Error("clock floor not kept", "error", err)
+	err := a.Spool.putTime(floorFile, newest)
+	a.spooling.Unlock()
+	a.diskSays(err)
+}
+
+// diskSays takes what came of a write that must not get lost.
+func (a *Agent) diskSays(err error) {
+	a.ledger.mu.Lock()
+	before := a.ledger.disk
+	a.ledger.disk = nil
+	if err != nil {
+		a.ledger.disk = fmt.Errorf("its spool cannot be written: %w", err)
+		a.tryDisk = a.Clock.Boot() + watchful
+	}
+	a.ledger.mu.Unlock()
+	switch {
+	case err != nil && before == nil:
+		a.Log.Error("granting has stopped on this host until its spool can be written", "error", err)
+	case err == nil && before != nil:
+		a.Log.Info("the spool can be written again")
 	}
 }
 

@@ -232,3 +232,90 @@ func TestAnEndIsKeptOnAFullDisk(t *testing.T) {
 	a.settle(t.Context())
 	m.wantStands(stem, false)
 }
+
+// While the disk under the spool is read-only nothing starts, since no end could be kept: not under what stands, not under what
+// is new, not by the next agent. What must end does end, and all goes on when the disk is back.
+func TestAReadOnlyDiskStartsNothingAndEndsEverything(t *testing.T) {
+	w := forger.New(t, nil)
+	m := newMachine(t, w)
+	disk := filepath.Join(m.dir, "disk")
+	if err := errors.Join(os.Mkdir(disk, 0o700), unix.Mount("tmpfs", disk, "tmpfs", 0, "size=4m"), os.CopyFS(filepath.Join(disk, "host"), os.DirFS(filepath.Join(m.dir, "host")))); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = unix.Unmount(disk, unix.MNT_DETACH) })
+	remount := func(flags uintptr) {
+		t.Helper()
+		if err := unix.Mount("", disk, "", unix.MS_REMOUNT|flags, ""); err != nil {
+			t.Fatal(err)
+		}
+	}
+	m.dir = disk
+	config := m.config()
+	config.RunDir = filepath.Join(t.TempDir(), "run") // a tmpfs of its own on a host
+	m.units.sudoers = filepath.Join(config.RunDir, sudoersDir)
+	start := func() *Agent {
+		t.Helper()
+		a, err := New(t.Context(), config)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = a.Close() })
+		a.settle(t.Context())
+		return a
+	}
+	mayStart := func(a *Agent, stem broker.Stem) error {
+		t.Helper()
+		g, err := a.ledger.named(stem)
+		if err != nil {
+			return err
+		}
+		return a.ledger.snapshot(a.Clock.now()).mayStart(g.Grant, a.Clock)
+	}
+	d := db("alice", "db1")(w)
+	revoked, lapsing, lasting := m.feed(d), m.feed(w.Granted("alice", "db-admin", "db1", 60, forger.Key(t), "bob")), m.feed(w.Granted("alice", "db-admin", "db1", 900, forger.Key(t), "bob"))
+	a := start()
+	for _, stem := range []broker.Stem{revoked, lapsing, lasting} {
+		if err := mayStart(a, stem); err != nil || !m.units.has(stem) {
+			t.Fatalf("%s: %v, unit %v", stem, err, m.units.has(stem))
+		}
+	}
+
+	remount(unix.MS_RDONLY)
+	if err := a.takeDossier(w.Granted("alice", "db-admin", "db1", 600, forger.Key(t), "bob")); !errors.Is(err, unix.EROFS) {
+		t.Errorf("a new dossier: %v", err)
+	}
+	if err := a.takeEnded(d.Request.Hash(), Tombstone{How: "revoke", At: forger.Now()}); !errors.Is(err, unix.EROFS) {
+		t.Errorf("an end: %v", err)
+	}
+	m.clock.pass(90 * time.Second)
+	a.settle(t.Context())
+	if m.units.has(revoked) || m.units.has(lapsing) {
+		t.Errorf("after the end: revoked %v, lapsed %v", m.units.has(revoked), m.units.has(lapsing))
+	}
+	if err := mayStart(a, lasting); err == nil || !m.units.has(lasting) {
+		t.Errorf("beside a disk that keeps no end: %v; what runs goes on: %v", err, m.units.has(lasting))
+	}
+
+	if err := a.Close(); err != nil {
+		t.Fatal(err)
+	}
+	a = start() // it cannot know of the revocation
+	for _, stem := range []broker.Stem{revoked, lapsing, lasting} {
+		if err := mayStart(a, stem); err == nil || stem != lasting && m.units.has(stem) {
+			t.Errorf("the next agent, %s: %v, unit %v", stem, err, m.units.has(stem))
+		}
+	}
+
+	remount(0)
+	if err := a.takeEnded(d.Request.Hash(), Tombstone{How: "revoke", At: forger.Now()}); err != nil {
+		t.Error(err)
+	}
+	m.clock.pass(2 * watchful)
+	a.settle(t.Context())
+	if err := mayStart(a, lasting); err != nil {
+		t.Errorf("the disk is back: %v", err)
+	}
+	if err := mayStart(a, revoked); err == nil || m.units.has(revoked) {
+		t.Error("revoked, and open")
+	}
+}

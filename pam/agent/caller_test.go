@@ -21,6 +21,12 @@ import (
 const callerEnv = "PIM_TEST_CALLER"
 
 func TestMain(m *testing.M) {
+	if dir := os.Getenv(writerEnv); dir != "" {
+		if err := beWriter(dir); err != nil {
+			panic(err)
+		}
+		return
+	}
 	if uids := os.Getenv(callerEnv); uids != "" {
 		if err := beCaller(uids); err != nil {
 			fmt.Println("error", err)

@@ -199,7 +199,11 @@ func (a *Agent) keepEnd(request statement.Hash, t Tombstone) error {
 		return nil
 	}
 	a.Log.Error("end not kept on disk, dropping its dossier", "grant", broker.StemOf(request).Grant(), "error", err)
-	return errors.Join(a.Spool.dropDossier(broker.StemOf(request)), a.Spool.putTombstone(request, t))
+	err = errors.Join(a.Spool.dropDossier(broker.StemOf(request)), a.Spool.putTombstone(request, t))
+	if err != nil {
+		a.diskSays(err)
+	}
+	return err
 }
 
 // keepAgain tries again to write the tombstone of an end that only memory holds.

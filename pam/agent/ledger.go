@@ -97,6 +97,7 @@ type ledger struct {
 	floor   statement.Time
 	halt    error // why nothing may start at all: what the spool lacks
 	unfit   error // the same: what this machine's tools lack
+	disk    error // the same: the spool takes nothing now
 }
 
 func newLedger(c contents, h heard) *ledger {
@@ -140,7 +141,7 @@ type snapshot struct {
 func (l *ledger) snapshot(now statement.Time) snapshot {
 	l.mu.RLock()
 	defer l.mu.RUnlock()
-	return snapshot{now, l.host, l.chain, l.heard, l.floor, errors.Join(l.unfit, l.halt)}
+	return snapshot{now, l.host, l.chain, l.heard, l.floor, errors.Join(l.unfit, l.halt, l.disk)}
 }
 
 // view is one grant as an answer sees it: proved, with nothing said yet about whether it may start something.

@@ -49,6 +49,7 @@ func (a *Agent) recover(ctx context.Context) error {
 	for _, stem := range stems {
 		errs = append(errs, a.adopt(ctx, stem))
 	}
+	a.keepFloor(max(a.ledger.floor, a.Clock.now()))
 	return errors.Join(errs...)
 }
 
