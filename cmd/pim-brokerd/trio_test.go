@@ -231,6 +231,12 @@ func (r *trio) ask(person statement.Person) statement.Proof {
 	return r.world.Ask(person, "web-deploy", "web1", 600, r.world.People[person], nil)
 }
 
+// giveBack returns the grant that a request of ask's becomes.
+func (r *trio) giveBack(person statement.Person, asked statement.Proof) statement.Proof {
+	stem := broker.StemOf(asked.Hash())
+	return r.world.Sign(statement.End{Head: r.world.Head(statement.KindEnd, person), Grant: string(stem.Grant()), How: statement.Return}, person)
+}
+
 // log reads every event as the auditor, from one broker or any, up to the first beat.
 func (r *trio) log(name statement.BrokerName) []broker.Event {
 	r.t.Helper()

@@ -233,7 +233,7 @@ func otherBroker(doc *policy.Document) {
 	if err != nil {
 		panic(err)
 	}
-	doc.Brokers = map[statement.BrokerName]policy.Broker{"b2": {Address: "b2:7443", Identity: key, CA: doc.Brokers["b1"].CA}}
+	doc.Brokers = map[statement.BrokerName]policy.Broker{"b2": {Address: "b2:7443", Identity: key, CA: doc.Brokers["b1"].CA, Log: doc.Brokers["b1"].Log}}
 }
 
 // Whatever waits to be opened, a question holds its place among those answered at a time no longer than its asker waits: a
