@@ -3,6 +3,7 @@ package cluster
 import (
 	"context"
 	"errors"
+	"maps"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -140,6 +141,31 @@ func TestALeaderThatHandsOverIsFollowed(t *testing.T) {
 		t.Fatal(err)
 	}
 	r.within("another leader", func() bool { return r.leader() != old })
+	r.filed(r.leader())
+}
+
+// TestABrokerThatPolicyDropsHasNoVote drops the leader itself, the hardest case, and then nobody misses it.
+func TestABrokerThatPolicyDropsHasNoVote(t *testing.T) {
+	r := newTrio(t)
+	gone := r.leader()
+	current := r.world.Chain.Current()
+	doc := r.world.Chain.Next(*current, current.Expires)
+	doc.Brokers = maps.Clone(doc.Brokers)
+	delete(doc.Brokers, gone)
+	command, err := broker.CommandFor(r.world.SignPolicy(doc, "dave"), 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := r.node(gone).Propose(t.Context(), command); err != nil {
+		t.Fatal(err)
+	}
+	r.within("another leader, of two", func() bool {
+		next := r.leader()
+		return next != gone && len(r.node(next).raft.GetConfiguration().Configuration().Servers) == 2
+	})
+	if err := r.node(gone).View(t.Context(), func(*broker.State) { t.Error("it still shows a state") }); broker.KindOf(err) != broker.Unavailable {
+		t.Errorf("%s: %v", gone, err)
+	}
 	r.filed(r.leader())
 }
 
