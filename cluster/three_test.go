@@ -3,6 +3,7 @@ package cluster
 import (
 	"context"
 	"errors"
+	"io"
 	"maps"
 	"sync"
 	"sync/atomic"
@@ -167,6 +168,39 @@ func TestABrokerThatPolicyDropsHasNoVote(t *testing.T) {
 		t.Errorf("%s: %v", gone, err)
 	}
 	r.filed(r.leader())
+}
+
+// TestAWipedBrokerIsNotHeard bootstraps a broker a second time, with the right file and its old name: what it had stored
+// and promised is gone, so the others take neither its vote nor its word for what is committed.
+func TestAWipedBrokerIsNotHeard(t *testing.T) {
+	r := newTrio(t)
+	wiped := r.follower()
+	r.within("everybody has met", func() bool {
+		for _, name := range r.names {
+			for _, other := range r.names {
+				if other != name && !r.node(name).wire.greeting.knows(other) {
+					return false
+				}
+			}
+		}
+		return true
+	})
+	r.close(wiped)
+	r.dirs[wiped] = t.TempDir()
+	if err := Bootstrap(Config{Name: wiped, Dir: r.dirs[wiped], Now: forger.Now, Log: io.Discard}, r.world.Chain.Proofs()); err != nil {
+		t.Fatal(err)
+	}
+	leader := r.leader()
+	r.open(wiped)
+	r.within("the leader refuses it", func() bool { return r.heard(leader, "another disk") })
+	r.filed(leader)
+	if err := r.node(wiped).machine.read(func(s *broker.State) {
+		if s.Index() != 0 {
+			t.Errorf("it was told %d events", s.Index())
+		}
+	}); err != nil {
+		t.Error(err)
+	}
 }
 
 // TestReadersShareOneQuestion has a thousand readers at once ask less often than they are, and nobody be answered by a
