@@ -8,16 +8,24 @@ import (
 	"github.com/hashicorp/raft"
 
 	"pim-ssh/broker"
+	"pim-ssh/broker/statement"
 )
+
+// dismissEvery is how late a broker that policy no longer lists loses its vote. Its key is refused at once.
+const dismissEvery = 2 * time.Second
 
 // keep looks after what falls to a leader, until the node closes.
 func (n *Node) keep() {
+	look := time.NewTicker(dismissEvery)
+	defer look.Stop()
 	for {
 		select {
 		case leads := <-n.raft.LeaderCh():
 			if leads {
 				n.begins()
 			}
+		case <-look.C:
+			n.dismiss()
 		case <-n.closing:
 			return
 		}
@@ -44,6 +52,25 @@ func (n *Node) begins() {
 			return
 		case <-retry.C:
 		}
+	}
+}
+
+// dismiss takes the vote of brokers that policy no longer lists: a majority is one of those that are left.
+func (n *Node) dismiss() {
+	if n.raft.State() != raft.Leader {
+		return
+	}
+	members := n.raft.GetConfiguration()
+	if members.Error() != nil {
+		return
+	}
+	listed := n.Chain().Current().Brokers
+	for _, server := range members.Configuration().Servers {
+		if _, stays := listed[statement.BrokerName(server.ID)]; stays {
+			continue
+		}
+		err := n.raft.RemoveServer(server.ID, 0, enqueueTimeout).Error()
+		n.log.Warn("a broker that policy no longer lists loses its vote", "broker", server.ID, "error", err)
 	}
 }
 

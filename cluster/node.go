@@ -32,6 +32,7 @@ type Node struct {
 	begin   founding
 	machine *machine
 	raft    *raft.Raft
+	wire    layer
 	peers   Peers // nil: alone
 	now     func() statement.Time
 	log     *slog.Logger
@@ -86,13 +87,15 @@ func (n *Node) start(config Config, mark string, store *raftboltdb.BoltStore) er
 	if err != nil {
 		return err
 	}
-	transport := raft.NewNetworkTransport(layer{config.Wire, config.Name, n.begin.origin}, wirePool, wireTimeout, config.Log)
+	n.wire = layer{config.Wire, greeting{n.begin.origin, mark, config.Name, store}}
+	transport := raft.NewNetworkTransport(n.wire, wirePool, wireTimeout, config.Log)
 	n.raft, err = raft.NewRaft(raftConfig(config, len(n.begin.voters().Servers)), n.machine, chained, store, kept, transport)
 	if err != nil {
 		return errors.Join(fmt.Errorf("raft: %w", err), transport.Close())
 	}
 	n.machine.fetchBy(n.fetch)
 	n.keeping.Go(n.keep)
+	n.keeping.Go(n.meet)
 	n.closers = append([]func() error{n.stopKeeping, func() error { return n.raft.Shutdown().Error() }, transport.Close}, n.closers...)
 	return nil
 }

@@ -1,10 +1,8 @@
 package cluster
 
 import (
-	"bytes"
 	"context"
 	"errors"
-	"io"
 	"net"
 	"sync"
 	"time"
@@ -31,16 +29,10 @@ type Peers interface {
 	Events(ctx context.Context, from statement.BrokerName, index uint64) ([][]byte, error)
 }
 
-// errForeign is what a broker says of another one that was bootstrapped from another file: their raft logs begin
-// differently, though both may hold keys that policy lists.
-var errForeign = errors.New("the other broker was bootstrapped from another chain file")
-
-// layer is raft's view of a Wire. Raft's addresses are brokers' names. Every connection begins with the origin of the
-// side that dialled.
+// layer is raft's view of a Wire. Raft's addresses are brokers' names. Every connection begins with greetings.
 type layer struct {
 	Wire
-	own    statement.BrokerName
-	origin statement.Hash
+	greeting greeting
 }
 
 // Dial reaches another broker.
@@ -51,48 +43,23 @@ func (l layer) Dial(address raft.ServerAddress, timeout time.Duration) (net.Conn
 	if err != nil {
 		return nil, err
 	}
-	if _, err := conn.Write(l.origin[:]); err != nil {
-		return nil, errors.Join(err, conn.Close())
-	}
-	return conn, nil
+	return conn, l.greeting.exchange(conn)
 }
 
-// Accept waits for another broker; its origin is checked on the first read.
+// Accept waits for another broker.
 func (l layer) Accept() (net.Conn, error) {
 	conn, err := l.Listener.Accept()
 	if err != nil {
 		return nil, err
 	}
-	return &incoming{Conn: conn, origin: l.origin}, nil
+	return &incoming{Conn: conn, greeting: l.greeting}, nil
 }
 
 // Close stops accepting.
 func (l layer) Close() error { return l.Listener.Close() }
 
 // Addr is this broker's name.
-func (l layer) Addr() net.Addr { return address(l.own) }
-
-// incoming is a connection whose dialler has to name its origin first.
-type incoming struct {
-	net.Conn
-	origin statement.Hash
-	once   sync.Once
-	err    error
-}
-
-// Read reads what follows the origin.
-func (c *incoming) Read(p []byte) (int, error) {
-	c.once.Do(func() {
-		var theirs statement.Hash
-		if _, c.err = io.ReadFull(c.Conn, theirs[:]); c.err == nil && !bytes.Equal(theirs[:], c.origin[:]) {
-			c.err = errForeign
-		}
-	})
-	if c.err != nil {
-		return 0, c.err
-	}
-	return c.Conn.Read(p)
-}
+func (l layer) Addr() net.Addr { return address(l.greeting.name) }
 
 // address is a broker's name as raft's address.
 type address string

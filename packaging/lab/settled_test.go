@@ -128,10 +128,12 @@ type event struct {
 
 var eventStart = regexp.MustCompile(`\{"v":1,"index":[0-9]+,`)
 
-// log reads the committed events off the broker's disk, in no particular order.
-func (s settled) log(t testing.TB) map[uint64]event {
+// log reads the committed events off b1's disk, in no particular order.
+func (s settled) log(t testing.TB) map[uint64]event { t.Helper(); return s.logOf(t, "b1") }
+
+func (s settled) logOf(t testing.TB, broker string) map[uint64]event {
 	t.Helper()
-	disk := s.Get(t, "b1", "/var/lib/pim-ssh/broker/events.db")
+	disk := s.Get(t, broker, "/var/lib/pim-ssh/broker/events.db")
 	events := map[uint64]event{}
 	for _, at := range eventStart.FindAllIndex(disk, -1) {
 		var e event

@@ -37,12 +37,12 @@ func (a *Agent) follow(ctx context.Context) {
 	var said string
 	var sayAgain time.Duration
 	for ctx.Err() == nil {
-		started := a.Clock.Boot()
+		before := after
 		err := a.followOnce(ctx, &after)
 		if ctx.Err() != nil {
 			return
 		}
-		if a.Clock.Boot()-started > lastPause {
+		if after != before { // a broker spoke: the next one is asked soon
 			pause = firstPause
 		}
 		if why := fmt.Sprint(err, causeOf(err)); why != said || a.Clock.Boot() > sayAgain {

@@ -1,0 +1,261 @@
+//go:build lab
+
+package lab
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"pim-ssh/packaging/lab/labtest"
+)
+
+var brokers = []string{"b1", "b2", "b3"}
+
+// TestThreeBrokers is what a deployment of three must bear: each sentence is told on the same lab.
+func TestThreeBrokers(t *testing.T) {
+	s := settled{labtest.Up(t, "--brokers", "3")}
+	for _, chapter := range []struct {
+		sentence string
+		tell     func(settled, *testing.T)
+	}{
+		{"a broker killed -9 in the middle of a request, 20 times: the person's one command ends in exactly one grant", settled.killedInTheMiddle},
+		{"a partitioned leader answers nothing authoritative and lets no host believe it; whole again, all is as before", settled.partitionedLeader},
+		{"the majority goes on without a leader that was cut off, and it takes no part until it has caught up", settled.cutLeader},
+		{"a revocation reaches the hosts through whichever brokers are left", settled.revokedByTheRest},
+		{"brokers stopped in order, one after the other, stop nobody's command", settled.rolled},
+		{"every broker's log is the same", settled.sameLogs},
+	} {
+		t.Run(chapter.sentence, func(t *testing.T) { chapter.tell(s, t) })
+	}
+}
+
+// leader is the broker that says it leads.
+func (s settled) leader(t testing.TB) string {
+	t.Helper()
+	var leader string
+	labtest.WaitFor(t, "a leader", 10*time.Second, func() bool {
+		for _, b := range brokers {
+			if s.Exec(t, b, "systemctl", "show", "-p", "StatusText", "--value", "pim-brokerd").Out == "leads\n" {
+				leader = b
+				return true
+			}
+		}
+		return false
+	})
+	return leader
+}
+
+func theOthers(but string) []string {
+	return slices.DeleteFunc(slices.Clone(brokers), func(b string) bool { return b == but })
+}
+
+// kill9 is kill -9 from outside, at this moment; systemd starts the broker again after a second.
+func (s settled) kill9(t testing.TB, broker string) {
+	t.Helper()
+	for _, pid := range s.running(t, broker, "/usr/sbin/pim-brokerd run") {
+		if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// back waits until every broker runs and one leads. systemd forgets that it has seen them die.
+func (s settled) back(t testing.TB) {
+	t.Helper()
+	for _, b := range brokers {
+		labtest.WaitFor(t, b+" runs", 20*time.Second, func() bool { return s.Exec(t, b, "systemctl", "is-active", "-q", "pim-brokerd").Code == 0 })
+		s.Exec(t, b, "systemctl", "reset-failed", "pim-brokerd")
+	}
+	s.leader(t)
+}
+
+// killedInTheMiddle asks in turns for a role that needs nobody and one that bob approves meanwhile, and kills brokers in
+// turns, leaders as often as others, at moments drawn from a seed.
+func (s settled) killedInTheMiddle(t *testing.T) {
+	moments := rand.New(rand.NewPCG(3, 20))
+	var took []time.Duration
+	for i := range 20 {
+		victim := s.leader(t)
+		if i%4 >= 2 {
+			victim = theOthers(victim)[i%2]
+		}
+		role, why := "web-deploy@web1", fmt.Sprintf("kill %d.", i)
+		if i%2 == 1 {
+			role = "db-admin@db1"
+		}
+		begun := time.Now()
+		asking := s.BeginLab(t, "as", "alice", "--", "pim-ssh", "request", role, "--for", "10m", "--why", why)
+		if i%2 == 1 {
+			asking.Expect(t, "waiting for", 15*time.Second)
+			id, _, _ := strings.Cut(asking.Output(), "\n")
+			approving := s.BeginLab(t, "as", "bob", "--", "pim-ssh", "approve", "--yes", "--quiet", id)
+			s.killAfter(t, victim, time.Duration(moments.IntN(250))*time.Millisecond)
+			approving.Wait(t, 30*time.Second).Want(t, 0)
+		} else {
+			s.killAfter(t, victim, time.Duration(moments.IntN(250))*time.Millisecond)
+		}
+		asking.Wait(t, 30*time.Second).Want(t, 0)
+		took = append(took, time.Since(begun))
+		s.back(t)
+	}
+	slices.Sort(took)
+	t.Logf("one command through a kill: median %v, longest %v", took[10].Round(time.Millisecond), took[19].Round(time.Millisecond))
+	kinds := map[string]int{}
+	for _, e := range s.logOf(t, s.leader(t)) {
+		kinds[e.Kind]++
+	}
+	if kinds["RequestFiled"] != 20 || kinds["GrantOpened"] != 20 {
+		t.Errorf("20 commands became %d requests and %d grants", kinds["RequestFiled"], kinds["GrantOpened"])
+	}
+}
+
+func (s settled) killAfter(t *testing.T, victim string, pause time.Duration) {
+	t.Helper()
+	<-time.After(pause)
+	s.kill9(t, victim)
+}
+
+// partitionedLeader cuts the two others off, so that people and hosts reach the leader alone.
+func (s settled) partitionedLeader(t *testing.T) {
+	s.back(t)
+	leader := s.leader(t)
+	for _, b := range theOthers(leader) {
+		s.Cut(t, b)
+	}
+	for _, words := range [][]string{{"whoami"}, {"inbox"}, {"request", "web-deploy@web1", "--for", "5m", "--why", "cut", "--no-wait"}} {
+		if got := s.pim(t, "alice", words...); got.Code != 69 || got.Out != "" {
+			t.Errorf("pim-ssh %v: exit code %d, want 69\n%s%s", words, got.Code, got.Out, got.Err)
+		}
+	}
+	heard := func() string { return string(s.Get(t, "db1", "/var/lib/pim-ssh/host/heard")) }
+	last := heard()
+	if labtest.Poll(12*time.Second, func() bool { return heard() != last }) {
+		t.Error("db1 took a fresh word from a leader without a majority")
+	}
+	healed := time.Now()
+	for _, b := range theOthers(leader) {
+		s.Heal(t, b)
+	}
+	labtest.WaitFor(t, "an answer", 15*time.Second, func() bool { return s.pim(t, "alice", "whoami").Code == 0 })
+	t.Logf("answers again %v after the network was whole", time.Since(healed).Round(time.Millisecond))
+	labtest.WaitFor(t, "a fresh word on db1", 30*time.Second, func() bool { return heard() != last })
+}
+
+// cutLeader cuts the leader off from everybody.
+func (s settled) cutLeader(t *testing.T) {
+	s.back(t)
+	leader := s.leader(t)
+	s.Cut(t, leader)
+	cut := time.Now()
+	s.pim(t, "alice", "request", "web-deploy@web1", "--for", "9m", "--why", "the majority", "--no-wait").Want(t, 0)
+	t.Logf("a request was granted %v after the leader was cut off", time.Since(cut).Round(time.Millisecond))
+	labtest.WaitFor(t, "the old leader to give up", 5*time.Second, func() bool {
+		return s.Exec(t, leader, "systemctl", "show", "-p", "StatusText", "--value", "pim-brokerd").Out != "leads\n"
+	})
+	s.Heal(t, leader)
+	s.back(t)
+}
+
+// revokedByTheRest kills the leader and revokes: the host hears of it from the others.
+func (s settled) revokedByTheRest(t *testing.T) {
+	id := s.grant(t, "erin", "db-admin@db1", "10m", "bob")
+	shell := s.Begin(t, "erin", "ssh", "-tt", "postgres@db1", "echo in; exec sleep 7777")
+	shell.Expect(t, "in", 10*time.Second)
+	s.starts(t, "db1", "sleep 7777")
+	leader := s.leader(t)
+	s.Kill(t, leader)
+	s.pim(t, "dave", "revoke", id).Want(t, 0)
+	revoked := time.Now()
+	labtest.WaitFor(t, "the end of what runs", 10*time.Second, func() bool { return len(s.running(t, "db1", "sleep 7777")) == 0 })
+	t.Logf("gone %v after the revocation was acknowledged, with the leader just killed", time.Since(revoked).Round(time.Millisecond))
+	s.Start(t, leader)
+	s.back(t)
+}
+
+// rolled restarts each broker as an upgrade does, while commands go on.
+func (s settled) rolled(t *testing.T) {
+	for i, b := range brokers {
+		restarting := s.BeginLab(t, "exec", b, "--", "systemctl", "restart", "pim-brokerd")
+		for n := 0; n == 0 || !restarting.Ended(); n++ {
+			s.pim(t, "erin", "request", "web-deploy@web1", "--for", strconv.Itoa(301+100*i+n)+"s", "--why", "rolling", "--no-wait").Want(t, 0)
+		}
+		restarting.Wait(t, 20*time.Second).Want(t, 0)
+		s.back(t)
+	}
+}
+
+// sameLogs compares what stands on the three disks.
+func (s settled) sameLogs(t *testing.T) {
+	var first map[uint64]event
+	for _, b := range brokers {
+		labtest.WaitFor(t, b+" holds the same log as b1", 10*time.Second, func() bool {
+			log := s.logOf(t, b)
+			if b == "b1" {
+				first = log
+			}
+			return len(log) == len(first) && len(log) > 40
+		})
+		for index, e := range s.logOf(t, b) {
+			if first[index].Kind != e.Kind || first[index].Proof.Hash() != e.Proof.Hash() {
+				t.Errorf("event %d is %s on %s and %s on b1", index, e.Kind, b, first[index].Kind)
+			}
+		}
+	}
+}
+
+// TestLeaderKilledUnderLoad kills the leader 20 times while three people file, and measures how long nobody's write is
+// acknowledged: as people see it, commands that start, fail over and end.
+func TestLeaderKilledUnderLoad(t *testing.T) {
+	s := settled{labtest.Up(t, "--brokers", "3")}
+	// Each writer files one request after the other and says when each was acknowledged.
+	const writer = `n=400; while n=$((n+1)); do pim-ssh request web-deploy@web1 --for ${n}s --why load --no-wait --quiet >/dev/null && date +%s.%N || echo failed $?; done`
+	var writers []*labtest.Session
+	for _, person := range []string{"alice", "erin", "alice"} {
+		w := s.BeginLab(t, "as", person, "--", "sh", "-c", writer)
+		w.Expect(t, ".", 10*time.Second)
+		writers = append(writers, w)
+	}
+	after := func(moment time.Time) time.Duration {
+		first := time.Duration(0)
+		for _, w := range writers {
+			for line := range strings.Lines(w.Output()) {
+				at, err := strconv.ParseFloat(strings.TrimSpace(line), 64)
+				if gap := time.Unix(0, int64(at*1e9)).Sub(moment); err == nil && gap > 0 && (first == 0 || gap < first) {
+					first = gap
+				}
+			}
+		}
+		return first
+	}
+	var took []time.Duration
+	for range 20 {
+		leader := s.leader(t)
+		s.kill9(t, leader)
+		// What was acknowledged before the kill may still be on its way to the person for a moment.
+		const onItsWay = 200 * time.Millisecond
+		from := time.Now().Add(onItsWay)
+		labtest.WaitFor(t, "an acknowledged write", 15*time.Second, func() bool { return after(from) != 0 })
+		took = append(took, after(from)+onItsWay)
+		s.back(t)
+	}
+	acknowledged := 0
+	for _, w := range writers {
+		w.End()
+		acknowledged += strings.Count(w.Output(), "\n")
+		if strings.Contains(w.Output(), "failed") {
+			t.Errorf("a person's command failed:\n%s", w.Output())
+		}
+	}
+	slices.Sort(took)
+	t.Logf("leader killed 20 times under load: next acknowledged write p50 %v, max %v; %d writes, none failed",
+		took[10].Round(time.Millisecond), took[19].Round(time.Millisecond), acknowledged)
+	if took[10] > 1500*time.Millisecond || took[19] > 3*time.Second {
+		t.Errorf("want p50 1.5 s and max 3 s at most: %v", took)
+	}
+}
