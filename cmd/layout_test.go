@@ -36,7 +36,7 @@ var mayImport = map[string]struct {
 	"cluster":                  {[]string{"broker", "broker/statement"}, "raft carries commands; it knows no routes"},
 	"cluster/clustertest":      {[]string{"broker", "broker/statement", "cluster"}, "a cluster to cut, for tests"},
 	"pam/wire":                 {nil, "a leaf shared with C by its vectors"},
-	"pam/agent":                {[]string{"broker", "broker/api", "broker/policy", "broker/statement", "certs", "pam/wire"}, "the host judges with the broker's own rules"},
+	"pam/agent":                {[]string{"broker", "broker/api", "broker/audit", "broker/policy", "broker/statement", "certs", "pam/wire"}, "the host judges with the broker's own rules"},
 	"pam/enforce":              {[]string{"broker/policy", "broker/statement"}, "what stands in /etc follows from policy and nothing else"},
 	"pam/pamtest":              {[]string{"pam/wire"}, "real libpam, driven"},
 	"packaging/pam-configs":    {nil, "checks what pam-auth-update makes of our profiles"},

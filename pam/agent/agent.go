@@ -17,6 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"pim-ssh/broker"
+	"pim-ssh/broker/audit"
 	"pim-ssh/broker/statement"
 )
 
@@ -71,6 +72,11 @@ type Agent struct {
 
 	beaten  time.Duration // keeper only: boottime of the last sign of life; 0 before the first
 	reached uint64        // follow only: the newest log index a broker ever named here
+
+	witnessed    atomic.Pointer[audit.Signed] // the newest checkpoint verified here; nil before the first
+	proved       time.Duration                // follow only: boottime at which a longer record was last proved
+	saidHead     string                       // follow only: what was last said of a checkpoint
+	sayHeadAgain time.Duration                // follow only: and when the same may be said again
 
 	settled  sync.Cond // broadcast after every round of the keeper; its L guards rounds
 	rounds   uint64
