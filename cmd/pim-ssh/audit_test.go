@@ -204,13 +204,17 @@ func TestAnOwnedBrokerAmongThreeIsNamed(t *testing.T) {
 		"forks its log":                    {other, "b2", false, 1, "the record of b2: checkpoint: among its first"},
 		"signs with another key":           {honest, "none", false, 1, "the record of b2: checkpoint: not signed by the log key of a broker"},
 		"shows another broker's signature": {other, "b1", false, 1, "broker b2 shows one that broker b1 signed"},
+		"shows no record at all":           {nil, "b2", false, 1, "the record of b2: checkpoint: the broker shows none"},
 	} {
 		t.Run(does, func(t *testing.T) {
 			three.logs["none"] = newKey(t)
 			three.down["b2"] = c.down
 			honest.publish(three.dirs["b1"], three.logs["b1"])
 			honest.publish(three.dirs["b3"], three.logs["b3"])
-			c.log.publish(three.dirs["b2"], three.logs[c.key])
+			three.must(os.RemoveAll(three.dirs["b2"]))
+			if c.log != nil {
+				c.log.publish(three.dirs["b2"], three.logs[c.key])
+			}
 			out, talk, code := three.seat("frank").run("audit", "verify")
 			if code != c.code || !strings.Contains(talk, c.named) {
 				t.Errorf("exit %d, want %d and %q\n%s%s", code, c.code, c.named, out, talk)

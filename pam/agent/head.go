@@ -1,9 +1,11 @@
 package agent
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
+	"log/slog"
 	"time"
 
 	"pim-ssh/broker/audit"
@@ -16,8 +18,11 @@ import (
 // so a beat counts on a longer record for provePause without proof.
 const provePause = time.Minute
 
-// errBehind is a broker that has published less than this host has heard of from another.
-var errBehind = errors.New("its record is behind what this host has seen of another broker's")
+// Why a beat is no fresh word without anybody being accused.
+var (
+	errBehind = errors.New("its record is behind what this host has seen of another broker's")
+	errNone   = errors.New("it shows no checkpoint of its record, and one was seen here before")
+)
 
 // takeHead holds the checkpoint that came with a beat to what this host has seen, and reports why the beat is no fresh
 // word. A broker that never showed one, to a host that never saw one, is let pass.
@@ -31,13 +36,16 @@ func (a *Agent) takeHead(text string, source audit.Source) error {
 	if err == nil && seen != nil {
 		err = a.compare(*seen, shown, source)
 	}
+	if text == "" {
+		err = errNone
+	}
 	switch {
 	case err == nil && seen == nil:
 		return a.keepHead(shown)
 	case errors.Is(err, audit.ErrForked), errors.Is(err, audit.ErrShrunk), errors.Is(err, audit.ErrForged):
 		a.refuseHead(shown, err)
 	case err != nil:
-		a.sayHead("no fresh word: the broker's record is not proved", err)
+		a.sayHead(slog.LevelWarn, "no fresh word: the broker's record is not proved", err)
 	}
 	return err
 }
@@ -106,7 +114,7 @@ func (a *Agent) loadHead(chain policy.Chain) {
 
 // refuseHead is loud: the journal, evidence on disk beside the head kept, and a report that every auditor reads.
 func (a *Agent) refuseHead(shown audit.Signed, why error) {
-	a.sayHead("A BROKER'S RECORD CONTRADICTS WHAT THIS HOST HAS SEEN: it gives no fresh word", fmt.Errorf("broker %s: %w", shown.Broker, why))
+	a.sayHead(slog.LevelError, "A BROKER'S RECORD CONTRADICTS WHAT THIS HOST HAS SEEN: it gives no fresh word", fmt.Errorf("broker %s: %w", shown.Broker, why))
 	a.reports.logRefused(shown.Broker, why)
 	a.spooling.Lock()
 	defer a.spooling.Unlock()
@@ -116,12 +124,12 @@ func (a *Agent) refuseHead(shown audit.Signed, why error) {
 }
 
 // sayHead tells the journal, the same thing once in a while.
-func (a *Agent) sayHead(what string, err error) {
+func (a *Agent) sayHead(level slog.Level, what string, err error) {
 	if said := err.Error(); said == a.saidHead && a.Clock.Boot() < a.sayHeadAgain {
 		return
 	}
 	a.saidHead, a.sayHeadAgain = err.Error(), a.Clock.Boot()+quiet
-	a.Log.Error(what, "error", err, "cause", causeOf(err))
+	a.Log.Log(context.Background(), level, what, "error", err, "cause", causeOf(err))
 }
 
 // logHead is the head that reports carry; zero before the first.
