@@ -36,7 +36,7 @@ var mayImport = map[string]struct {
 	"cluster":                  {[]string{"broker", "broker/policy", "broker/statement"}, "raft carries commands between the brokers that policy lists; it knows no routes"},
 	"cluster/clustertest":      {[]string{"broker", "broker/statement", "cluster"}, "a cluster to cut, for tests"},
 	"pam/wire":                 {nil, "a leaf shared with C by its vectors"},
-	"pam/agent":                {[]string{"broker", "broker/api", "broker/policy", "broker/statement", "certs", "pam/wire"}, "the host judges with the broker's own rules"},
+	"pam/agent":                {[]string{"broker", "broker/api", "broker/audit", "broker/policy", "broker/statement", "certs", "pam/wire"}, "the host judges with the broker's own rules"},
 	"pam/enforce":              {[]string{"broker/policy", "broker/statement"}, "what stands in /etc follows from policy and nothing else"},
 	"pam/mortal":               {nil, "kills a writer at each system call; tests only"},
 	"pam/pamtest":              {[]string{"pam/wire"}, "real libpam, driven"},

@@ -166,6 +166,8 @@ func TestHostileStreamsEnd(t *testing.T) {
 		"an unknown field":    `{"beat":"2026-11-23T08:00:00Z","grant":"root"}` + "\n",
 		"a line without end":  strings.Repeat("x", MaxFrame+2),
 		"an empty frame":      "{}\n",
+		"a checkpoint alone":  `{"index":1,"checkpoint":"pim-ssh/"}` + "\n",
+		"a checkpoint astray": `{"event":{},"checkpoint":"pim-ssh/"}` + "\n",
 		"two things at once":  `{"index":1,"event":{},"beat":"2026-11-23T08:00:00Z"}` + "\n",
 		"a negative position": `{"index":-1,"beat":"2026-11-23T08:00:00Z"}` + "\n",
 	} {

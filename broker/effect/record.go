@@ -90,7 +90,7 @@ func (r *Record) Publish() error {
 		return err
 	}
 	if newest := r.newest.Load(); newest != nil && newest.Size >= checkpoint.Size {
-		return nil // published before, or still reading its own log after a restart
+		return r.reaches(newest.Size)
 	}
 	before := r.head
 	err = r.growTo(checkpoint.Size)
@@ -102,6 +102,15 @@ func (r *Record) Publish() error {
 		return err
 	}
 	return r.sign(checkpoint)
+}
+
+// reaches holds the event log to what this broker signed. The log is whole at once after a restart, when the state is not.
+func (r *Record) reaches(size uint64) error {
+	last, _, err := r.Events.Events(size-1, 1)
+	if err == nil && len(last) == 0 {
+		err = fmt.Errorf("this broker signed %d events, and its event log does not hold them: %w", size, audit.ErrShrunk)
+	}
+	return err
 }
 
 // load reads and checks what an earlier run left. Files that are not what this broker signed are nothing.

@@ -170,6 +170,11 @@ func TestABrokerSignsNoSecondLog(t *testing.T) {
 	if err := again.Publish(); !errors.Is(err, audit.ErrForked) {
 		t.Errorf("another log, after a restart: %v", err)
 	}
+	short := newGrowing(t, world)
+	back := &Record{Dir: record.Dir, Key: world.Log, Events: short, Log: record.Log}
+	if err := back.Publish(); !errors.Is(err, audit.ErrShrunk) {
+		t.Errorf("an older log, put back: %v", err)
+	}
 	after, err := again.Read(audit.PathCheckpoint)
 	if err != nil || string(after) != string(before) {
 		t.Errorf("it signed %q after %q: %v", after, before, err)

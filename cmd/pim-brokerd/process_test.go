@@ -17,6 +17,7 @@ import (
 
 	"pim-ssh/broker"
 	"pim-ssh/broker/api"
+	"pim-ssh/broker/audit"
 	"pim-ssh/broker/policy"
 	"pim-ssh/broker/statement"
 	"pim-ssh/certs/signer"
@@ -138,9 +139,11 @@ func TestKillNineLosesNothingAcknowledged(t *testing.T) {
 	p := newProcess(t)
 	var mu sync.Mutex
 	var all []acknowledged
+	var signed []audit.Signed
 	for round := range 8 {
 		p.start()
 		p.checkKept(all)
+		signed = append(signed, p.checkRecord(signed...))
 		var filing sync.WaitGroup
 		ctx, stop := context.WithCancel(t.Context())
 		for _, person := range []statement.Person{"alice", "erin", "alice"} {
@@ -170,10 +173,11 @@ func TestKillNineLosesNothingAcknowledged(t *testing.T) {
 	}
 	p.start()
 	p.checkKept(all)
+	p.checkRecord(signed...)
 	if len(all) < 20 {
 		t.Errorf("only %d statements were acknowledged", len(all))
 	}
-	t.Logf("%d acknowledged over 8 kills, none lost", len(all))
+	t.Logf("%d acknowledged over 8 kills, none lost; the record grew to %d", len(all), signed[len(signed)-1].Size)
 }
 
 // checkKept holds the broker to what it acknowledged.

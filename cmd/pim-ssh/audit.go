@@ -60,6 +60,9 @@ func (d *desk) records(ctx context.Context, dir string) (pin, []kept, error) {
 	if err != nil {
 		return pin{}, nil, err
 	}
+	if !c.chain.Current().Auditor(c.person) {
+		return pin{}, nil, denied("ask one of the auditors that pim-ssh policy show names", "%s is no auditor", c.person)
+	}
 	reader, err := c.reader(ctx)
 	if err != nil {
 		return c.pin, nil, err
@@ -87,15 +90,15 @@ func (c *contact) brokersRecords(ctx context.Context, reader *api.Reader) ([]kep
 		}
 		one := kept{name: string(name), source: client.Record(ctx)}
 		err = one.open(c.pin, name)
-		switch {
-		case broker.KindOf(err) == broker.Unavailable:
+		if broker.KindOf(err) == broker.Unavailable {
 			c.term.Warn("broker %s does not answer: its record is not audited", name)
 			silent = err
-		case err != nil:
-			return nil, err
-		default:
-			all = append(all, one)
+			continue
 		}
+		if err != nil {
+			one.wrong = fmt.Errorf("checkpoint: the broker shows none: %w", err)
+		}
+		all = append(all, one)
 	}
 	if len(all) == 0 {
 		return nil, silent

@@ -72,11 +72,20 @@ type scene struct {
 // newScene signs the scene's policy with one broker at address.
 func newScene(t testing.TB, address string) *scene {
 	t.Helper()
-	s := &scene{t: t, keys: map[statement.Person]ed25519.PrivateKey{}, identity: newKey(t), ca: newKey(t), log: newKey(t), hostKey: newKey(t), hostSigner: newKey(t)}
+	identity, ca, log := newKey(t), newKey(t), newKey(t)
+	keys := &scene{t: t}
+	s := newSceneOf(t, fmt.Sprintf("  b1: {address: %q, identity: %q, ca: %q, log: %q}", address, keys.public(identity), keys.public(ca), keys.public(log)))
+	s.identity, s.ca, s.log = identity, ca, log
+	return s
+}
+
+// newSceneOf signs the scene's policy with the brokers that are written out.
+func newSceneOf(t testing.TB, stanza string) *scene {
+	t.Helper()
+	s := &scene{t: t, keys: map[statement.Person]ed25519.PrivateKey{}, hostKey: newKey(t), hostSigner: newKey(t)}
 	for _, person := range cast {
 		s.keys[person] = newKey(t)
 	}
-	stanza := fmt.Sprintf("  b1: {address: %q, identity: %q, ca: %q, log: %q}", address, s.public(s.identity), s.public(s.ca), s.public(s.log))
 	s.chain = s.firstPolicy(fmt.Sprintf(scenePolicy, s.peopleYAML(), stanza))
 	s.enrolments = []statement.Proof{s.enrol("db1", map[string]string{"tier": "db"}), s.enrol("web1", map[string]string{"tier": "web"})}
 	return s

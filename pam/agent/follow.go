@@ -15,6 +15,7 @@ import (
 
 	"pim-ssh/broker"
 	"pim-ssh/broker/api"
+	"pim-ssh/broker/audit"
 	"pim-ssh/broker/policy"
 	"pim-ssh/broker/statement"
 )
@@ -92,7 +93,7 @@ func (a *Agent) followOnce(ctx context.Context, after **uint64) error {
 	posting.Go(func() { a.postReports(ctx, submit) })
 	defer posting.Wait()
 	defer stop()
-	listing := &listing{whole: *after == nil}
+	listing := &listing{whole: *after == nil, record: client.Record(ctx)}
 	pace := newPace(a.Clock)
 	for {
 		pace.wait(ctx)
@@ -131,6 +132,8 @@ type listing struct {
 	whole bool
 	done  bool
 	named map[broker.Stem]bool
+
+	record audit.Source // of the brokers that are followed
 }
 
 // take acts on one frame.
@@ -151,6 +154,9 @@ func (a *Agent) take(f api.Frame, l *listing) error {
 		return a.takeEnded(f.Ended.Request, Tombstone{How: EndedHow(f.Ended.How), At: f.Ended.At})
 	case f.Beat != 0:
 		l.reach(a, f.Index)
+		if err := a.takeHead(f.Checkpoint, l.record); err != nil {
+			return nil // said where it was found: the word is not fresh
+		}
 		return a.takeBeat(f.Beat)
 	}
 	return nil

@@ -33,6 +33,7 @@ type scripted struct {
 	say     chan []byte            // lines of the one open stream
 	asked   []string               // queries of watches
 	hostKey []statement.Key        // keys shown on watches
+	record  shown                  // whose tiles it serves
 }
 
 func newScripted(t *testing.T, w *forger.World, identity ed25519.PrivateKey) *scripted {
@@ -45,6 +46,13 @@ func newScripted(t *testing.T, w *forger.World, identity ed25519.PrivateKey) *sc
 	mux := http.NewServeMux()
 	mux.HandleFunc("POST /v1/statements", b.statements)
 	mux.HandleFunc("GET /v1/watch", b.watch)
+	mux.HandleFunc("GET /v1/tile/{path...}", func(w http.ResponseWriter, r *http.Request) {
+		data, err := b.record.source()(strings.TrimPrefix(r.URL.Path, "/v1/"))
+		if err != nil {
+			t.Errorf("asked for %s: %v", r.URL.Path, err)
+		}
+		_, _ = w.Write(data)
+	})
 	b.server = httptest.NewUnstartedServer(mux)
 	b.server.Config.ErrorLog = log.New(io.Discard, "", 0)
 	b.server.TLS = api.ServerTLS(own, func() []statement.Key { return nil })

@@ -23,6 +23,7 @@ func (a *Agent) recover(ctx context.Context) error {
 		return err
 	}
 	a.identity, a.token = c.enrolment.Identity, c.enrolment
+	a.loadHead(c.chain)
 	a.prune(c)
 	a.ledger = newLedger(c, heardAt(c.heard, a.Clock))
 	if a.ledger.unfit = a.Tools.fit(ctx); a.ledger.unfit != nil {

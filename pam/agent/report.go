@@ -35,6 +35,7 @@ const (
 	reportQueue  = 1024
 	reportLife   = 30 * statement.Day // how long a report stays acceptable
 	refusedAgain = time.Minute        // the same refusal is reported at most this often
+	recordAgain  = time.Hour          // and that one broker's record contradicts another, this often
 	reportName   = "%016d.json"
 	batchEvery   = time.Second
 )
@@ -81,6 +82,22 @@ func (r *reporter) refused(service string, account statement.Account, grant brok
 		report.Grant = string(grant.Grant())
 	}
 	r.put(report)
+}
+
+// logRefused reports that a broker showed a record that contradicts what this host has seen.
+func (r *reporter) logRefused(by statement.BrokerName, why error) {
+	key := "record\x00" + string(by)
+	r.mu.Lock()
+	now := r.a.Clock.Boot()
+	last, again := r.said[key]
+	again = again && now-last < recordAgain
+	if !again {
+		r.said[key] = now
+	}
+	r.mu.Unlock()
+	if !again {
+		r.put(statement.Report{What: statement.LogRefused, Service: "pim-hostd", At: r.a.Clock.now(), Why: fmt.Sprintf("broker %s: %v", by, why)})
+	}
 }
 
 func (r *reporter) put(report statement.Report) {
@@ -157,7 +174,7 @@ func (r *reporter) spool(report statement.Report) error {
 	if report.Sequence, err = r.a.Spool.nextSequence(); err != nil {
 		return err
 	}
-	report.Head = head
+	report.Head, report.Log = head, r.a.logHead()
 	proof, err := statement.Sign(report, r.signer)
 	if err != nil {
 		return err

@@ -22,12 +22,13 @@ import (
 const (
 	enrolmentFile = "enrolment.json"
 	identityFile  = "identity"
-	machineFile   = "machine"  // sha256 of the machine-id this spool belongs to
-	enrolledFile  = "enrolled" // exists once a broker has taken the enrolment
-	newestFile    = "newest"   // the newest policy revision ever verified here
-	inStepFile    = "in-step"  // the policy revision /etc was last brought in step with
-	reachedFile   = "reached"  // the newest log index a broker ever named here
-	sequenceFile  = "sequence" // the number of the last report ever made, whether or not it was posted since
+	machineFile   = "machine"    // sha256 of the machine-id this spool belongs to
+	enrolledFile  = "enrolled"   // exists once a broker has taken the enrolment
+	newestFile    = "newest"     // the newest policy revision ever verified here
+	inStepFile    = "in-step"    // the policy revision /etc was last brought in step with
+	reachedFile   = "reached"    // the newest log index a broker ever named here
+	headFile      = "checkpoint" // the newest checkpoint of the brokers' record that was verified here
+	sequenceFile  = "sequence"   // the number of the last report ever made, whether or not it was posted since
 	heardFile     = "heard"
 	floorFile     = "floor"
 	policyDir     = "policy"
