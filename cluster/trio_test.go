@@ -41,7 +41,7 @@ func newTrio(t *testing.T) *trio {
 		ahead: map[statement.BrokerName]statement.Seconds{}, said: map[statement.BrokerName]*bytes.Buffer{}}
 	r.world = forger.New(t, func(doc *policy.Document) {
 		for _, name := range r.names[1:] {
-			doc.Brokers[name] = policy.Broker{Address: string(name) + ":7443", Identity: keyOf(t), CA: keyOf(t)}
+			doc.Brokers[name] = policy.Broker{Address: string(name) + ":7443", Identity: keyOf(t), CA: keyOf(t), Log: keyOf(t)}
 		}
 	})
 	for _, name := range r.names {

@@ -143,8 +143,8 @@ func (r *trio) checkKept(all []acknowledged) {
 	for _, name := range r.names {
 		filed := map[statement.Hash][]uint64{}
 		for _, event := range r.log(name) {
-			if request, is := event.(*broker.RequestFiled); is {
-				filed[request.Proof.Hash()] = append(filed[request.Proof.Hash()], event.Head().Index)
+			if proof, is := proofOf(event); is {
+				filed[proof.Hash()] = append(filed[proof.Hash()], event.Head().Index)
 			}
 		}
 		for _, kept := range all {
@@ -152,6 +152,18 @@ func (r *trio) checkKept(all []acknowledged) {
 				r.t.Fatalf("%s: %s was acknowledged at %d, the log has it at %v", name, kept.answer.Request, kept.answer.Index, at)
 			}
 		}
+	}
+}
+
+// proofOf is the statement of the load's that an event holds.
+func proofOf(event broker.Event) (statement.Proof, bool) {
+	switch e := event.(type) {
+	case *broker.RequestFiled:
+		return e.Proof, true
+	case *broker.GrantReturned:
+		return e.Proof, true
+	default:
+		return statement.Proof{}, false
 	}
 }
 
