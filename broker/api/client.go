@@ -54,7 +54,7 @@ type Config struct {
 // keeps connections open until Close. Every error it returns is a *broker.Error or wraps one.
 type Client struct {
 	addresses []string
-	first     atomic.Int32  // which of them to ask first: the one that answered last
+	first     *atomic.Int32 // which of them to ask first: the one that answered last
 	patience  time.Duration // with one of them
 	reader    *Reader
 	http      *http.Client
@@ -98,7 +98,7 @@ func NewClient(config Config) (*Client, error) {
 	following := &http.Client{Transport: transport, CheckRedirect: func(*http.Request, []*http.Request) error {
 		return errors.New("brokers never redirect")
 	}}
-	c := &Client{addresses: addresses, patience: answer, reader: config.Reader, http: following, transport: transport}
+	c := &Client{addresses: addresses, first: new(atomic.Int32), patience: answer, reader: config.Reader, http: following, transport: transport}
 	c.first.Store(begin(config.Identity, len(addresses)))
 	return c, nil
 }
@@ -110,6 +110,13 @@ func begin(identity ed25519.PrivateKey, brokers int) int32 {
 	}
 	sum := sha256.Sum256(identity.Public().(ed25519.PublicKey))
 	return int32(int(sum[0]) % brokers)
+}
+
+// As returns the same client reading as somebody: it shares connections, and the memory of which broker answered.
+func (c *Client) As(reader *Reader) *Client {
+	reading := *c
+	reading.reader = reader
+	return &reading
 }
 
 // Close drops idle connections.

@@ -190,21 +190,22 @@ func (m *member) part(told, ctx context.Context, node *cluster.Node) error {
 // announce says ready once the cluster answers, or once it is clear that this broker waits for others: they may be waiting
 // for this very command to return.
 func (m *member) announce(ctx context.Context, node *cluster.Node, ready func() error) error {
-	patience, cancel := context.WithTimeout(ctx, readyPatience)
-	defer cancel()
+	chain, patience := node.Chain(), ctx
+	if len(chain.Current().Brokers) > 1 {
+		limited, cancel := context.WithTimeout(ctx, readyPatience)
+		defer cancel()
+		patience = limited
+	}
 	err := node.Ready(patience)
 	if node.Err() != nil || ctx.Err() != nil {
 		return node.Err()
 	}
-	chain := node.Chain()
+	chain = node.Chain()
 	listed := chain.Current().Brokers[m.name]
 	ca, _ := statement.KeyOf(m.secrets.ca.PublicKey())
 	log, _ := statement.KeyOf(m.secrets.log.PublicKey())
 	if listed.Identity != m.secrets.identity || listed.CA != ca || listed.Log != log {
 		m.log.Error("the policy lists other keys for this broker: nobody will believe it", "broker", m.name, "hint", "pim-brokerd init prints its lines")
-	}
-	if err != nil && len(chain.Current().Brokers) == 1 {
-		return err
 	}
 	if err != nil {
 		m.log.Warn("serving, but no majority of the brokers is there yet", "broker", m.name, "error", err,

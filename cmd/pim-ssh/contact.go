@@ -85,12 +85,8 @@ func (c *contact) as(ctx context.Context) (*api.Client, error) {
 	if err != nil {
 		return nil, err
 	}
-	client, err := api.NewClient(api.Config{Policy: c.chain.Current(), Address: c.env("PIM_SSH_BROKER"), Reader: reader})
-	if err != nil {
-		return nil, err
-	}
-	c.reads = client
-	return client, nil
+	c.reads = c.posts.As(reader)
+	return c.reads, nil
 }
 
 // sign makes the statement's proof with the person's key. What was typed and fits no statement is told before a key is
