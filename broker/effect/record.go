@@ -64,6 +64,9 @@ func (r *Record) Run(ctx context.Context) {
 			r.Log.Error("THE RECORD IS NOT PUBLISHED", "error", err)
 			grown, pause = nil, publishAgain
 		}
+		if r.newest.Load() == nil {
+			grown = nil // the state was not read yet: a snapshot comes without growing the log
+		}
 		if grown != nil {
 			select {
 			case <-grown:
