@@ -64,6 +64,9 @@ func (r *Record) Run(ctx context.Context) {
 			r.Log.Error("THE RECORD IS NOT PUBLISHED", "error", err)
 			grown, pause = nil, publishAgain
 		}
+		if r.newest.Load() == nil {
+			grown = nil // the state was not read yet: a snapshot comes without growing the log
+		}
 		if grown != nil {
 			select {
 			case <-grown:
@@ -90,27 +93,39 @@ func (r *Record) Publish() error {
 		return err
 	}
 	if newest := r.newest.Load(); newest != nil && newest.Size >= checkpoint.Size {
-		return r.reaches(newest.Size)
+		return r.restore(newest.LogHead)
 	}
-	before := r.head
-	err = r.growTo(checkpoint.Size)
-	if err != nil && before.Size > 0 {
-		r.Log.Warn("the record's files are damaged and made anew from the events", "error", err)
-		err = errors.Join(r.clear(), r.growTo(checkpoint.Size))
-	}
-	if err != nil {
+	if err := r.grow(checkpoint.Size); err != nil {
 		return err
 	}
 	return r.sign(checkpoint)
 }
 
-// reaches holds the event log to what this broker signed. The log is whole at once after a restart, when the state is not.
-func (r *Record) reaches(size uint64) error {
-	last, _, err := r.Events.Events(size-1, 1)
-	if err == nil && len(last) == 0 {
-		err = fmt.Errorf("this broker signed %d events, and its event log does not hold them: %w", size, audit.ErrShrunk)
+// grow writes the files of the first size events, all of them when those that are there are damaged.
+func (r *Record) grow(size uint64) error {
+	before := r.head
+	err := r.growTo(size)
+	if err != nil && before.Size > 0 {
+		r.Log.Warn("the record's files are damaged and made anew from the events", "error", err)
+		err = errors.Join(r.clear(), r.growTo(size))
 	}
 	return err
+}
+
+// restore has the files hold what this broker signed, also when there is nothing new to sign. The event log is whole at
+// once after a restart, when the state is not.
+func (r *Record) restore(signed statement.LogHead) error {
+	last, _, err := r.Events.Events(signed.Size-1, 1)
+	if err == nil && len(last) == 0 {
+		err = fmt.Errorf("this broker signed %d events, and its event log does not hold them: %w", signed.Size, audit.ErrShrunk)
+	}
+	if err != nil || r.head == signed {
+		return err
+	}
+	if err := r.grow(signed.Size); err != nil {
+		return err
+	}
+	return audit.Extends(r.files(), signed, r.head)
 }
 
 // load reads and checks what an earlier run left. Files that are not what this broker signed are nothing.

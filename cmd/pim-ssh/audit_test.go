@@ -259,3 +259,26 @@ func TestWhatAnAuditorSawIsRemembered(t *testing.T) {
 		}
 	}
 }
+
+// TestARecordsWordsCannotDisturbATerminal: in which words a refusal was told is the one thing in a sound record that is only
+// a broker's.
+func TestARecordsWordsCannotDisturbATerminal(t *testing.T) {
+	s := newScene(t, "127.0.0.1:1")
+	frank, dir, b := s.seat("frank"), filepath.Join(t.TempDir(), "copy"), s.newBook()
+	refused := s.ask("mallory", func(*statement.Request) {})
+	b.file(refused)
+	last := len(b.leaves) - 1
+	event, err := broker.DecodeEvent(b.leaves[last])
+	s.must(err)
+	event.(*broker.StatementRefused).Why = "no\x1b[2J\r\n99 2026-11-23T08:00:00Z GrantOpened mallory\u202e"
+	b.leaves[last], err = broker.EncodeEvent(event)
+	s.must(err)
+	b.fork(len(b.leaves)).publish(dir, s.log)
+	for _, words := range [][]string{{"audit", "list", "--dir", dir}, {"audit", "list", "--dir", dir, "-o", "json"}, {"audit", "verify", "--dir", dir},
+		{"audit", "show", string(broker.StemOf(refused.Hash()).Request()), "--dir", dir}} {
+		out, talk, code := frank.run(words...)
+		if code != 0 || strings.ContainsAny(out+talk, "\x1b\r\u202e") || strings.Contains(out, "\n99 ") {
+			t.Errorf("%v: exit %d\n%q%q", words, code, out, talk)
+		}
+	}
+}
