@@ -89,9 +89,9 @@ func (l *load) after(moment time.Time) time.Duration {
 	return 0
 }
 
-// TestTheLeaderKilled20TimesUnderLoad measures from each kill -9 to the next acknowledged write, and holds the log to
+// TestTheLeaderKilledUnderLoad measures from each kill -9 to the next acknowledged write, and holds the log to
 // everything that was ever acknowledged.
-func TestTheLeaderKilled20TimesUnderLoad(t *testing.T) {
+func TestTheLeaderKilledUnderLoad(t *testing.T) {
 	r := newTrio(t)
 	ctx, stop := context.WithCancel(t.Context())
 	defer stop()
