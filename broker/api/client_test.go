@@ -9,6 +9,7 @@ import (
 	"log"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"strings"
 	"testing"
 	"time"
@@ -213,5 +214,21 @@ func TestAStreamThatFallsSilentIsDead(t *testing.T) {
 		case <-time.After(wait.limit):
 			t.Errorf("%s: still waiting", what)
 		}
+	}
+}
+
+// TestAnAnswerThatBreaksOffIsNotPassedOn has the broker that leads die in the middle of its answer: a broker that passed the
+// request on must not make a success of it.
+func TestAnAnswerThatBreaksOffIsNotPassedOn(t *testing.T) {
+	dying := newPretend(t, func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Length", "100")
+		io.WriteString(w, `{"index":1`)
+	})
+	request := httptest.NewRequest(http.MethodPost, "/v1/statements", nil)
+	calls := NewPeers(nil)
+	defer calls.Close()
+	answer, err := calls.Pass(t.Context(), policy.Broker{Address: dying.address, Identity: dying.key}, request, []byte("{}"))
+	if err == nil {
+		t.Errorf("it was taken for an answer of status %d", answer.Status())
 	}
 }
