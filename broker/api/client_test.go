@@ -10,6 +10,7 @@ import (
 	"log"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"strings"
 	"testing"
 	"time"
@@ -241,5 +242,21 @@ func TestThreatAHostileBrokerCannotFloodTheTerminal(t *testing.T) {
 		if len(text) > maxWords+len("…") || !utf8.ValidString(text) || !strings.HasSuffix(text, "é…") {
 			t.Errorf("the %s has %d bytes and ends with %q", what, len(text), text[max(0, len(text)-8):])
 		}
+	}
+}
+
+// TestAnAnswerThatBreaksOffIsNotPassedOn has the broker that leads die in the middle of its answer: a broker that passed the
+// request on must not make a success of it.
+func TestAnAnswerThatBreaksOffIsNotPassedOn(t *testing.T) {
+	dying := newPretend(t, func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Length", "100")
+		io.WriteString(w, `{"index":1`)
+	})
+	request := httptest.NewRequest(http.MethodPost, "/v1/statements", nil)
+	calls := NewPeers(nil)
+	defer calls.Close()
+	answer, err := calls.Pass(t.Context(), policy.Broker{Address: dying.address, Identity: dying.key}, request, []byte("{}"))
+	if err == nil {
+		t.Errorf("it was taken for an answer of status %d", answer.Status())
 	}
 }

@@ -51,16 +51,45 @@ func (p *Peers) Events(ctx context.Context, leader policy.Broker, index uint64) 
 	return answer.Events, err
 }
 
-// Pass hands a request on as it came; whether the other broker has heard it is unknown after an error. The caller closes
-// the answer's body.
-func (p *Peers) Pass(ctx context.Context, to policy.Broker, r *http.Request, body []byte) (*http.Response, error) {
+// Passed is another broker's whole answer to a request that was passed on.
+type Passed struct {
+	status int
+	header http.Header
+	body   []byte
+}
+
+// Pass hands a request on as it came and reads the whole answer; whether the other broker has heard it is unknown after an
+// error.
+func (p *Peers) Pass(ctx context.Context, to policy.Broker, r *http.Request, body []byte) (Passed, error) {
 	passed, err := http.NewRequestWithContext(ctx, r.Method, "https://"+to.Address+r.RequestURI, bytes.NewReader(body))
 	if err != nil {
-		return nil, fmt.Errorf("passing on: %w", err)
+		return Passed{}, fmt.Errorf("passing on: %w", err)
 	}
 	passed.Header = r.Header.Clone()
 	passed.Header.Set(HeaderPassed, "1")
-	return p.client(to.Identity).Do(passed)
+	answer, err := p.client(to.Identity).Do(passed)
+	if err != nil {
+		return Passed{}, err
+	}
+	defer answer.Body.Close()
+	data, err := io.ReadAll(io.LimitReader(answer.Body, maxAnswer))
+	if err != nil {
+		return Passed{}, fmt.Errorf("its answer broke off: %w", err)
+	}
+	return Passed{answer.StatusCode, answer.Header, data}, nil
+}
+
+// Status is the answer's HTTP status.
+func (a Passed) Status() int { return a.status }
+
+// Write answers with it verbatim.
+func (a Passed) Write(w http.ResponseWriter) error {
+	for _, name := range []string{"Content-Type", "Cache-Control"} {
+		w.Header().Set(name, a.header.Get(name))
+	}
+	w.WriteHeader(a.status)
+	_, err := w.Write(a.body)
+	return err
 }
 
 // Close drops idle connections.
@@ -104,19 +133,4 @@ func (p *Peers) client(key statement.Key) *http.Client {
 	}
 	p.by[key] = client
 	return client
-}
-
-// Copy writes another broker's answer to the caller verbatim.
-func Copy(w http.ResponseWriter, answer *http.Response) error {
-	defer answer.Body.Close()
-	data, err := io.ReadAll(io.LimitReader(answer.Body, maxAnswer))
-	if err != nil {
-		return err
-	}
-	for _, name := range []string{"Content-Type", "Cache-Control"} {
-		w.Header().Set(name, answer.Header.Get(name))
-	}
-	w.WriteHeader(answer.StatusCode)
-	_, err = w.Write(data)
-	return err
 }

@@ -27,7 +27,7 @@ func (s *Server) passOn(w http.ResponseWriter, r *http.Request, body []byte) (bo
 	if err != nil {
 		return false, broker.Refuse(broker.Unavailable, "send the same statement again: it counts once", "the broker that leads did not answer: %w", err)
 	}
-	s.note(r, api.Copy(w, answer))
+	s.note(r, answer.Write(w))
 	return true, nil
 }
 

@@ -42,8 +42,7 @@ func TestWhatWasPassedOnIsNotPassedOnAgain(t *testing.T) {
 	request := httptest.NewRequest(http.MethodPost, "/v1/statements", bytes.NewReader(body))
 	answer, err := r.ownTLS(r.leader()).Pass(t.Context(), r.world.Chain.Current().Brokers[follower], request, body)
 	r.must(err)
-	defer answer.Body.Close()
-	if answer.StatusCode != http.StatusServiceUnavailable {
-		t.Errorf("status %d, want 503: the sender is to look for the leader again", answer.StatusCode)
+	if answer.Status() != http.StatusServiceUnavailable {
+		t.Errorf("status %d, want 503: the sender is to look for the leader again", answer.Status())
 	}
 }
