@@ -82,6 +82,7 @@ func onlyWith(option string) string {
 // TestOtherDoors plants each way past us on a host that enforces: either it does not open, or enforce refuses and names the
 // file and what to do.
 func TestOtherDoors(t *testing.T) {
+	t.Parallel()
 	s := newStage(t, forger.New(t, nil), []string{"db1"})
 	s.root(t, "db1", "ssh-keygen -q -t ed25519 -N '' -f /home/alice/door && chown alice: /home/alice/door*; tar -C / -cf /root/before etc").Want(t, 0)
 	for _, d := range otherDoors {
@@ -143,6 +144,7 @@ func (s *stage) asBefore(t *testing.T) {
 // TestSudoIsPlacedWhateverSudoersSays: a run under a grant sits in the grant's unit also where sudoers tells sudo, for that
 // command or that person, to leave PAM out.
 func TestSudoIsPlacedWhateverSudoersSays(t *testing.T) {
+	t.Parallel()
 	s := newStage(t, forger.New(t, nil), []string{"db1"})
 	s.opened(t, "db1", s.feed(t, "db1", s.w.Granted("alice", "db-admin", "db1", 600, newKey(t), "bob")))
 	for _, scope := range []string{"!/usr/bin/cat", "!ALL", ":alice", ">postgres", "@ALL", ""} {

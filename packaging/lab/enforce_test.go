@@ -33,6 +33,7 @@ func TestEnforceNeedsAnAgentThatStands(t *testing.T) {
 
 // TestObserveGivesBackWhatEnforceTook: every file in /etc is as it was while the host observed, and a second enforce changes nothing.
 func TestObserveGivesBackWhatEnforceTook(t *testing.T) {
+	t.Parallel()
 	s := newStage(t, forger.New(t, nil), nil)
 	s.enrol(t, "db1", map[string]string{"tier": "db"})
 	s.Put(t, "db1", "/etc/at.deny", 0o644, []byte("guest\nftp\n"))

@@ -4,9 +4,11 @@ package lab
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -90,12 +92,16 @@ func (g *ground) putJSON(t testing.TB, v any, name ...string) {
 	g.put(t, text, name...)
 }
 
-// login tries an account with an attacker's own client.
+// login tries an account with an attacker's own client. A moment in which nobody listens is sshd reading its files again,
+// which enforce has it do after each policy.
 func (g *ground) login(t testing.TB, account string, offers ...ssh.Signer) (string, error) {
 	t.Helper()
 	var conn net.Conn
 	g.Inside(t, func() (err error) {
-		conn, err = net.Dial("tcp4", addresses[g.host]+":22")
+		labtest.Poll(2*time.Second, func() bool {
+			conn, err = net.Dial("tcp4", addresses[g.host]+":22")
+			return !errors.Is(err, syscall.ECONNREFUSED)
+		})
 		return err
 	})
 	return forger.Login(conn, account, offers...)

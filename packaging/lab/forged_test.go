@@ -21,6 +21,7 @@ import (
 // db1 and web1 call no broker: what is put before them stands in their spool, where only proofs count. h3 listens to a
 // broker that the attacker owns. h4 joins late and knows nothing of what was ended before.
 func TestForgedAccess(t *testing.T) {
+	t.Parallel()
 	second := forger.Key(t)
 	w := forger.New(t, func(doc *policy.Document) { besiege(t, doc, second) })
 	s := &stage{labtest.Up(t, "--brokers", "0", "--hosts", "4"), w}

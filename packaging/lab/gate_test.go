@@ -40,6 +40,7 @@ func TestElevationInTheSessionSheAlreadyHad(t *testing.T) {
 // TestStandingSudo: a rule that stood before gives nothing on an enforcing host, with and without a live grant, with the
 // agent alive and dead.
 func TestStandingSudo(t *testing.T) {
+	t.Parallel()
 	s := newStage(t, forger.New(t, nil), []string{"db1"})
 	for file, rule := range map[string]string{"/etc/sudoers.d/aa-standing": "alice ALL=(ALL) NOPASSWD: ALL\n", "/etc/sudoers.d/zy-standing": "%alice ALL=(ALL) NOPASSWD: ALL\n"} {
 		s.Put(t, "db1", file, 0o440, []byte(rule))

@@ -127,6 +127,7 @@ func TestAReaperThatWasTakenAway(t *testing.T) {
 
 // TestAnAgentThatWasDownAcrossTheEnd ends what is overdue before it answers anything.
 func TestAnAgentThatWasDownAcrossTheEnd(t *testing.T) {
+	t.Parallel()
 	s := newStage(t, forger.New(t, nil), []string{"db1"})
 	d := s.w.Granted("alice", "db-admin", "db1", 20, newKey(t), "bob")
 	grant, err := broker.Prove(s.w.Chain, d)
@@ -175,6 +176,7 @@ func TestOneAgentOnly(t *testing.T) {
 
 // TestNothingIsLeftAfterARebootInsideAWindow.
 func TestARebootInsideAWindow(t *testing.T) {
+	t.Parallel()
 	s := newStage(t, forger.New(t, nil), []string{"db1"})
 	d := s.w.Granted("alice", "db-admin", "db1", 600, newKey(t), "bob")
 	stem := s.feed(t, "db1", d)

@@ -70,6 +70,7 @@ func (s *stage) logins(t *testing.T, machine string) {
 
 // TestInstallingChangesNobodysAccess: nor does removing what was only installed.
 func TestInstallingChangesNobodysAccess(t *testing.T) {
+	t.Parallel()
 	host := packages(t)["pim-ssh-host"]
 	s := bare(t, "db1")
 	before, access := s.listing(t, "db1"), s.access(t, "db1")
@@ -115,6 +116,7 @@ func (s *stage) gone(t *testing.T, machine, etc, access string) {
 
 // TestPurgeGivesEtcBack from whatever state the host is in.
 func TestPurgeGivesEtcBack(t *testing.T) {
+	t.Parallel()
 	host := packages(t)["pim-ssh-host"]
 	s := bare(t, "db1", "web1", "h3", "h4")
 	for _, c := range []struct {
@@ -154,6 +156,7 @@ func TestPurgeGivesEtcBack(t *testing.T) {
 // TestPurgeInsideAWindow: the window runs to its end, which systemd keeps, and then everything is gone; whoever purges may
 // well be root by that very grant.
 func TestPurgeInsideAWindow(t *testing.T) {
+	t.Parallel()
 	host := packages(t)["pim-ssh-host"]
 	s := bare(t, "db1")
 	before, access := s.listing(t, "db1"), s.access(t, "db1")
@@ -186,6 +189,7 @@ func TestPurgeInsideAWindow(t *testing.T) {
 // TestThePackageStaysWhileAStackCallsIt: pam-auth-update leaves a locally changed file alone, and a stack that names a
 // module which is gone would refuse everybody (FACTS F13).
 func TestThePackageStaysWhileAStackCallsIt(t *testing.T) {
+	t.Parallel()
 	host := packages(t)["pim-ssh-host"]
 	s := bare(t, "db1")
 	s.apt(t, "db1", host)
@@ -206,6 +210,7 @@ func TestThePackageStaysWhileAStackCallsIt(t *testing.T) {
 
 // TestTheBrokersPackage starts nothing by itself, shares a machine with the host's, and leaves nothing when it is purged.
 func TestTheBrokersPackage(t *testing.T) {
+	t.Parallel()
 	files := packages(t)
 	s := bare(t, "db1")
 	before, access := s.listing(t, "db1"), s.access(t, "db1")
@@ -228,6 +233,7 @@ func TestTheBrokersPackage(t *testing.T) {
 
 // TestUpgradeInsideAWindow keeps the shell, the grant and the refusal of everything else.
 func TestUpgradeInsideAWindow(t *testing.T) {
+	t.Parallel()
 	host := packages(t)["pim-ssh-host"]
 	s := bare(t, "db1")
 	s.apt(t, "db1", host)

@@ -19,6 +19,7 @@ var typedLine = regexp.MustCompile(`(?m)^    ([a-z0-9]+)([#$])  +(.+?)(?:  +#.*)
 // TestTheReadmesOwnLines takes bare machines to a host that enforces by what README.md says, word for word. What it says in
 // prose is done here: the packages lie where each is installed, files go from hand to hand, the policy is edited.
 func TestTheReadmesOwnLines(t *testing.T) {
+	t.Parallel()
 	_, rest, found := strings.Cut(string(read(t, filepath.Join(top, "README.md"))), "\n## From nothing to a host that enforces\n")
 	section, _, _ := strings.Cut(rest, "\n## ")
 	lines := typedLine.FindAllStringSubmatch(section, -1)

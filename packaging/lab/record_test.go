@@ -22,6 +22,7 @@ const (
 
 // TestRecord has people do things on real machines and frank audit them; then b1 is the attacker's: its disk, and its log key.
 func TestRecord(t *testing.T) {
+	t.Parallel()
 	s := settled{labtest.Up(t)}
 	id := s.grant(t, "alice", "db-admin@db1", "10m", "bob")
 	s.works(t, "db1", "alice", "sudo -n -u postgres true")

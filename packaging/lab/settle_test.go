@@ -45,6 +45,7 @@ func TestLabSettles(t *testing.T) {
 
 // TestLabTakesAnotherPolicy gives `lab up` a policy that names no role.
 func TestLabTakesAnotherPolicy(t *testing.T) {
+	t.Parallel()
 	whole, err := os.ReadFile("policy.yaml")
 	if err != nil {
 		t.Fatal(err)

@@ -14,6 +14,7 @@ import (
 // TestAStuckEnforceEnds: an enforce that gets nowhere has a clock that is systemd's, keeps no grant waiting meanwhile, and the
 // agent starts another after it, also when somebody stopped it: what did not end is not done.
 func TestAStuckEnforceEnds(t *testing.T) {
+	t.Parallel()
 	s := newStage(t, forger.New(t, nil), []string{"db1"})
 	s.root(t, "db1", "systemd-run -q --unit=holder flock /run/pim-ssh/enforce.lock sleep infinity").Want(t, 0)
 	labtest.WaitFor(t, "the lock held", 5*time.Second, func() bool {

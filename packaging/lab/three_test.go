@@ -242,8 +242,10 @@ func (s settled) sameLogs(t *testing.T) {
 // acknowledged: as people see it, commands that start, fail over and end.
 func TestLeaderKilledUnderLoad(t *testing.T) {
 	s := settled{labtest.Up(t, "--brokers", "3")}
-	// Each writer files one request after the other and says when each was acknowledged.
-	const writer = `n=400; while n=$((n+1)); do pim-ssh request web-deploy@web1 --for ${n}s --why load --no-wait --quiet >/dev/null && date +%s.%N || echo failed $?; done`
+	// Each writer files one request after the other, gives the grant back, and says when each was acknowledged.
+	const writer = `n=400; while n=$((n+1)); do
+  id=$(pim-ssh request web-deploy@web1 --for ${n}s --why load --no-wait --quiet) && date +%s.%N && pim-ssh return "g-${id#r-}" --quiet >/dev/null && date +%s.%N || echo failed $?
+done`
 	var writers []*labtest.Session
 	for _, person := range []string{"alice", "erin", "alice"} {
 		w := s.BeginLab(t, "as", person, "--", "sh", "-c", writer)
