@@ -128,7 +128,10 @@ kill_cgroup() {
   done
   for dir in "${CGROUPS[@]}"; do
     dir=$dir/pim-lab/$LAB${1:+/$1}
-    [ ! -d "$dir" ] || find "$dir" -depth -type d -exec rmdir {} +
+    until [ ! -d "$dir" ] || find "$dir" -depth -type d -exec rmdir {} + 2>/dev/null; do # a dying mkdir may still add one
+      [ $SECONDS -lt $deadline ] || die "$dir cannot be removed"
+      sleep 0.02
+    done
   done
 }
 

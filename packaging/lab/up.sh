@@ -173,7 +173,9 @@ verb_down() {
 # wreck CODE: an `up` that did not get there takes away what it made
 wreck() {
   trap '' INT TERM HUP
-  { kill_cgroup; wait; } 2>/dev/null # the shell would report each job it loses
+  # The build by its pid first: it may not have joined the cgroup yet. The shell would report each job it loses.
+  # shellcheck disable=SC2046
+  { kill -KILL $(jobs -p) || true; wait; } 2>/dev/null
   raze
   rm -f "$LOCK"
   echo "lab: $LAB is not up; nothing of it is left" >&2

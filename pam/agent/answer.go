@@ -33,7 +33,7 @@ type ruling struct {
 func deny(why error, hint string) ruling { return ruling{why: why, hint: hint} }
 
 // opening is how long a question waits for a grant that is being opened at that moment.
-const opening = 800 * time.Millisecond
+const opening = 500 * time.Millisecond
 
 // answer decides one question, and says what is to be done once the answer is given (nil: nothing). It never fails: what
 // it cannot decide it denies.

@@ -20,8 +20,8 @@ type Sockets struct {
 }
 
 const (
-	// exchange is how long one question and its answer may take: the C side gives up after 1.2 s.
-	exchange = 1100 * time.Millisecond
+	// exchange is how long one question and its answer may take: the C side gives up after 0.8 s.
+	exchange = 700 * time.Millisecond
 	// atOnce is how many questions one socket answers at a time; more wait in the backlog.
 	atOnce = 64
 )

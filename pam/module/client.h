@@ -16,7 +16,7 @@ enum {
 	PIM_MAX_QUESTION = 16384, /* what a question's length prefix may say */
 	PIM_MAX_ANSWER = 1024,    /* what an answer's may */
 	PIM_PREFIX = 4,           /* the prefix itself */
-	PIM_DEADLINE_MS = 1200,   /* connect, ask and hear, all together */
+	PIM_DEADLINE_MS = 800,    /* connect, ask and hear, all together; sshd pads a refusal to up to twice its time */
 	PIM_MAX_NAME = 32         /* of an account we look up */
 };
 

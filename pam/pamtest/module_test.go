@@ -241,7 +241,7 @@ func TestOnlyAWellFormedAllowanceAllows(t *testing.T) {
 	}{
 		"an allowance":                       {sending(good), "success"},
 		"an allowance in single bytes":       {dripping(good, 5*time.Millisecond), "success"},
-		"an allowance just in time":          {after(time.Second, sending(good)), "success"},
+		"an allowance just in time":          {after(500*time.Millisecond, sending(good)), "success"},
 		"a refusal":                          {denying, denied},
 		"nothing, and the line is closed":    {sending(nil), denied},
 		"garbage":                            {sending([]byte("HTTP/1.1 200 OK\r\n\r\n")), denied},
@@ -302,7 +302,7 @@ func TestAgentThatKeepsUsWaitingIsARefusalWithinTwoSeconds(t *testing.T) {
 			silent(c, q)
 		},
 		"an allowance that drips past the deadline": dripping(good, 200*time.Millisecond),
-		"an allowance a moment too late":            after(1300*time.Millisecond, sending(good)),
+		"an allowance a moment too late":            after(900*time.Millisecond, sending(good)),
 	} {
 		t.Run(sentence, func(t *testing.T) {
 			t.Parallel()
@@ -310,8 +310,8 @@ func TestAgentThatKeepsUsWaitingIsARefusalWithinTwoSeconds(t *testing.T) {
 			listen(t, st.socket, do)
 			got := st.hold(conversation{Service: "sudo", User: "alice", UID: aliceUID, ConfDir: st.conf, Calls: "A"})
 			lasted := got.Lasted["account"]
-			if got.Results["account"] != denied || lasted < 1100*time.Millisecond || lasted > 2*time.Second {
-				t.Errorf("%s after %v, want %s after about 1.2 s", got.Results["account"], lasted, denied)
+			if got.Results["account"] != denied || lasted < 700*time.Millisecond || lasted > 2*time.Second {
+				t.Errorf("%s after %v, want %s after about 0.8 s", got.Results["account"], lasted, denied)
 			}
 		})
 	}
