@@ -13,6 +13,7 @@ import (
 
 // TestEnforceNeedsAnAgentThatStands: without one everybody but root would be shut out.
 func TestEnforceNeedsAnAgentThatStands(t *testing.T) {
+	t.Parallel()
 	s := newStage(t, forger.New(t, nil), nil)
 	s.enrol(t, "db1", map[string]string{"tier": "db"})
 	before := s.etc(t, "db1")

@@ -104,6 +104,7 @@ func TestStoppingTheAgentEndsNobodyAndTheNextOneRevokes(t *testing.T) {
 // TestAReaperThatWasTakenAway is armed again by the next agent; and a unit whose reaper, agent and all are gone still ends
 // by its own clock.
 func TestAReaperThatWasTakenAway(t *testing.T) {
+	t.Parallel()
 	s := newStage(t, forger.New(t, nil), []string{"db1"})
 	d := s.w.Granted("alice", "db-admin", "db1", 40, newKey(t), "bob")
 	grant, err := broker.Prove(s.w.Chain, d)

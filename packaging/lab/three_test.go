@@ -180,6 +180,9 @@ func (s settled) cutLeader(t *testing.T) {
 // revokedByTheRest kills the leader and revokes: the host hears of it from the others.
 func (s settled) revokedByTheRest(t *testing.T) {
 	id := s.grant(t, "erin", "db-admin@db1", "10m", "bob")
+	labtest.WaitFor(t, "db1 to hear of the grant, whichever broker it listened to", 20*time.Second, func() bool {
+		return s.As(t, "erin", "ssh", "postgres@db1", "true").Code == 0
+	})
 	shell := s.Begin(t, "erin", "ssh", "-tt", "postgres@db1", "echo in; exec sleep 7777")
 	shell.Expect(t, "in", 10*time.Second)
 	s.starts(t, "db1", "sleep 7777")
