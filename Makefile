@@ -48,7 +48,7 @@ check: deps ## vet, staticcheck, layout and every test that needs no machines, t
 	go run $(STATICCHECK) -tags lab ./...
 	.ci/gotest -short ./... # -short: a fifth of the random runs; all of them in make soak
 	.ci/gotest -race ./broker -rapid.checks=10
-	.ci/gotest -race -short ./broker/edge ./broker/effect ./broker/policy ./broker/statement
+	.ci/gotest -race -short ./broker/api ./broker/edge ./broker/effect ./broker/policy ./broker/statement ./cluster
 
 test: check lab-test ## everything
 

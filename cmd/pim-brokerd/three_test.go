@@ -180,11 +180,7 @@ func TestALeaderToldToStopHandsOver(t *testing.T) {
 	var writers sync.WaitGroup
 	client := r.as("alice")
 	writers.Go(func() { writing.run(ctx, r, "alice", client) })
-	times := 3
-	if testing.Short() {
-		times = 1
-	}
-	for range times {
+	for range 3 {
 		leader := r.leader()
 		told := time.Now()
 		r.signal(leader, syscall.SIGTERM)
