@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"errors"
+	"fmt"
 	"io"
 	"strconv"
 	"strings"
@@ -28,18 +29,18 @@ var errGarbled = errors.New("what it says is no greeting")
 // sentence for people.
 type greeting struct {
 	origin statement.Hash // of a broker that joined: the deployment
-	mark   string         // markLength hex digits
-	id     raft.ServerID  // see serverID
-	events uint64         // that a broker that joined has folded: more than here, and it may know more than this broker
+	mark   statement.Disk
+	id     raft.ServerID // see Seat
+	events uint64        // that a broker that joined has folded: more than here, and it may know more than this broker
 }
 
 // say writes a greeting: origin, mark, length of the rest, the rest.
 func (g greeting) say(w io.Writer) error {
 	rest := string(g.id)
-	if _, _, joined := split(g.id); joined {
+	if seatOf(g.id).Disk != "" {
 		rest += " " + strconv.FormatUint(g.events, 10)
 	}
-	return sayFields(w, g.origin, g.mark, rest)
+	return sayFields(w, g.origin, string(g.mark), rest)
 }
 
 // refuse writes a refusal in place of a greeting.
@@ -78,20 +79,18 @@ func hear(r io.Reader) (greeting, error) {
 	if _, err := io.ReadFull(r, rest); err != nil {
 		return greeting{}, err
 	}
-	g := greeting{origin: statement.Hash(fixed[:len(statement.Hash{})]), mark: string(fixed[len(statement.Hash{}) : len(fixed)-1])}
-	if g.origin.IsZero() {
+	origin := statement.Hash(fixed[:len(statement.Hash{})])
+	if origin.IsZero() {
 		return greeting{}, refusedError{string(rest)}
 	}
+	mark, err := statement.ParseDisk(string(fixed[len(origin) : len(fixed)-1]))
 	id, events, joined := strings.Cut(string(rest), " ")
-	g.id = raft.ServerID(id)
-	if joined {
-		var err error
-		if g.events, err = strconv.ParseUint(events, 10, 64); err != nil {
-			return greeting{}, errGarbled
-		}
+	g := greeting{origin: origin, mark: mark, id: raft.ServerID(id)}
+	if joined && err == nil {
+		g.events, err = strconv.ParseUint(events, 10, 64)
 	}
-	if len(g.mark) != markLength || strings.Trim(g.mark, "0123456789abcdef") != "" {
-		return greeting{}, errGarbled
+	if err != nil {
+		return greeting{}, fmt.Errorf("%w: %w", errGarbled, err)
 	}
 	return g, nil
 }

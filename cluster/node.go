@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"slices"
 	"sync"
 	"time"
 
@@ -28,6 +29,7 @@ type Config struct {
 // Node is one member of the cluster. It is safe for concurrent use.
 type Node struct {
 	name    statement.BrokerName
+	id      raft.ServerID // what raft knows it by
 	begin   founding
 	machine *machine
 	raft    *raft.Raft
@@ -41,6 +43,10 @@ type Node struct {
 	closing chan struct{}
 	keeping sync.WaitGroup
 	closers []func() error // in the order to close
+
+	// What keep alone uses, while this node leads.
+	founded  uint64       // the term in which the founding was made sure of
+	caughtUp map[Seat]int // how often in a row a member has answered that it has caught up
 
 	mu       sync.Mutex
 	stamp    statement.Time // the latest time this node stamped
@@ -67,7 +73,7 @@ func Open(config Config) (*Node, error) {
 	}
 	said := slog.New(slog.NewTextHandler(config.Log, nil))
 	node := &Node{name: config.Name, machine: newMachine(log, config.Now, said, config.Seams), peers: config.Wire.Peers, now: config.Now, seams: config.Seams, log: said,
-		closing: make(chan struct{}), closers: []func() error{store.Close, log.close}}
+		closing: make(chan struct{}), caughtUp: map[Seat]int{}, closers: []func() error{store.Close, log.close}}
 	node.rounds.ask = node.readIndex
 	if err := node.start(config, mark, store); err != nil {
 		return nil, errors.Join(err, node.closeStores())
@@ -83,22 +89,29 @@ func (n *Node) start(config Config, mark string, store *raftboltdb.BoltStore) er
 	if n.begin, err = readFounding(store); err != nil {
 		return err
 	}
-	if err := sealOwn(store, markKey, foundingKey); err != nil {
+	if err := sealOwn(store, markKey, foundingKey, joinedKey); err != nil {
 		return err
 	}
 	kept, err := openSnapshots(config.Dir, config.Log)
 	if err != nil {
 		return err
 	}
-	n.door = newDoor(config.Name, mark, n.begin, store, n.log)
+	if n.id, err = readID(store, config.Name, mark); err != nil {
+		return err
+	}
+	n.door = newDoor(n.id, statement.Disk(mark), n.begin, store, n.machine.read, n.log)
 	n.wire = newTransport(config, n.door)
-	tuned := n.seams.tune(raftConfig(config, len(n.begin.voters().Servers)))
+	tuned := n.seams.tune(raftConfig(n.id, config.Log))
 	n.raft, err = raft.NewRaft(tuned, n.machine, seamedLog{chainedStore{store}, n.seams}, sealedValues{seamedVotes{store, n.seams}}, kept, n.wire)
 	if err != nil {
 		return errors.Join(fmt.Errorf("raft: %w", err), n.wire.Close())
 	}
+	n.door.raft.Store(n.raft)
 	n.machine.fetchBy(n.fetch)
 	n.wire.start()
+	if slices.Contains(n.Seats(), Seat{n.name, seatOf(n.id).Disk, true}) && n.alone() {
+		n.wire.prompt()
+	}
 	n.keeping.Go(n.keep)
 	n.keeping.Go(n.meet)
 	n.closers = append([]func() error{n.stopKeeping, func() error { return n.raft.Shutdown().Error() }, n.wire.Close}, n.closers...)

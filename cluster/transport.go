@@ -28,6 +28,8 @@ type Wire struct {
 type Peers interface {
 	// Index asks a broker, which must lead, how many events there are by now.
 	Index(ctx context.Context, leader statement.BrokerName) (uint64, error)
+	// Status asks a broker, which need not lead, how it is.
+	Status(ctx context.Context, name statement.BrokerName) (Status, error)
 	// Events asks a broker for committed events from index on, in order; fewer than there are, if it likes.
 	Events(ctx context.Context, from statement.BrokerName, index uint64) ([][]byte, error)
 }

@@ -173,6 +173,14 @@ func (a asking) Index(ctx context.Context, leader statement.BrokerName) (index u
 	return index, err
 }
 
+func (a asking) Status(_ context.Context, name statement.BrokerName) (Status, error) {
+	node, err := a.node(name)
+	if err != nil {
+		return Status{}, err
+	}
+	return node.Status(), nil
+}
+
 func (a asking) Events(_ context.Context, from statement.BrokerName, index uint64) ([][]byte, error) {
 	node, err := a.node(from)
 	if err != nil {
