@@ -101,6 +101,16 @@ func (m *member) Index(ctx context.Context, leader statement.BrokerName) (uint64
 	return m.calls.Index(ctx, to)
 }
 
+// Status is cluster's question to any other broker.
+func (m *member) Status(ctx context.Context, name statement.BrokerName) (cluster.Status, error) {
+	to, err := m.broker(name)
+	if err != nil {
+		return cluster.Status{}, err
+	}
+	said, err := m.calls.Status(ctx, name, to)
+	return cluster.Status{Disk: said.Disk, Events: said.Events}, err
+}
+
 // Events is cluster's question after events that this broker missed.
 func (m *member) Events(ctx context.Context, from statement.BrokerName, index uint64) ([][]byte, error) {
 	to, err := m.broker(from)
