@@ -36,7 +36,13 @@ type trio struct {
 
 func newTrio(t *testing.T) *trio {
 	t.Helper()
-	r := &trio{t: t, names: []statement.BrokerName{"b1", "b2", "b3"}, dirs: map[statement.BrokerName]string{}, nodes: map[statement.BrokerName]*Node{},
+	return newTrioOf(t, "b1", "b2", "b3")
+}
+
+// newTrioOf founds a cluster of other brokers.
+func newTrioOf(t *testing.T, names ...statement.BrokerName) *trio {
+	t.Helper()
+	r := &trio{t: t, names: names, dirs: map[statement.BrokerName]string{}, nodes: map[statement.BrokerName]*Node{},
 		ports: map[statement.BrokerName]string{}, cut: map[statement.BrokerName]bool{}, conns: map[net.Conn][2]statement.BrokerName{},
 		ahead: map[statement.BrokerName]statement.Seconds{}, said: map[statement.BrokerName]*bytes.Buffer{}}
 	r.world = forger.New(t, func(doc *policy.Document) {
@@ -54,9 +60,12 @@ func newTrio(t *testing.T) *trio {
 	t.Cleanup(func() {
 		for _, name := range r.names {
 			r.close(name)
+			if t.Failed() {
+				t.Logf("%s:\n%s", name, r.said[name])
+			}
 		}
 	})
-	r.ready("b1", "b2", "b3")
+	r.ready(names...)
 	return r
 }
 
