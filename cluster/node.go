@@ -5,8 +5,6 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"os"
-	"path/filepath"
 	"slices"
 	"sync"
 	"time"
@@ -24,22 +22,31 @@ type Config struct {
 	Wire Wire
 	Now  func() statement.Time
 	Log  io.Writer // raft's own warnings and this package's, one line each
+
+	Seams Seams // for test support alone
 }
 
 // Node is one member of the cluster. It is safe for concurrent use.
 type Node struct {
 	name    statement.BrokerName
+	id      raft.ServerID // what raft knows it by
 	begin   founding
 	machine *machine
 	raft    *raft.Raft
-	wire    layer
+	door    *door
+	wire    *transport
 	peers   Peers // nil: alone
 	now     func() statement.Time
+	seams   Seams
 	log     *slog.Logger
 	rounds  rounds
 	closing chan struct{}
 	keeping sync.WaitGroup
 	closers []func() error // in the order to close
+
+	// What keep alone uses, while this node leads.
+	founded  uint64       // the term in which the founding was made sure of
+	caughtUp map[Seat]int // how often in a row a member has answered that it has caught up
 
 	mu       sync.Mutex
 	stamp    statement.Time // the latest time this node stamped
@@ -49,11 +56,14 @@ type Node struct {
 
 // Open starts a node on a disk that Bootstrap made. ErrEmpty, ErrDisk and a lock held by another process refuse.
 func Open(config Config) (*Node, error) {
+	if err := Preflight(config.Dir); err != nil {
+		return nil, err
+	}
 	mark, err := readMark(config.Dir)
 	if err != nil {
 		return nil, err
 	}
-	store, err := openRaftStore(config.Dir)
+	store, err := openRaftStore(config.Dir, config.Seams)
 	if err != nil {
 		return nil, err
 	}
@@ -62,8 +72,8 @@ func Open(config Config) (*Node, error) {
 		return nil, errors.Join(err, store.Close())
 	}
 	said := slog.New(slog.NewTextHandler(config.Log, nil))
-	node := &Node{name: config.Name, machine: newMachine(log, config.Now, said), peers: config.Wire.Peers, now: config.Now, log: said,
-		closing: make(chan struct{}), closers: []func() error{store.Close, log.close}}
+	node := &Node{name: config.Name, machine: newMachine(log, config.Now, said, config.Seams), peers: config.Wire.Peers, now: config.Now, seams: config.Seams, log: said,
+		closing: make(chan struct{}), caughtUp: map[Seat]int{}, closers: []func() error{store.Close, log.close}}
 	node.rounds.ask = node.readIndex
 	if err := node.start(config, mark, store); err != nil {
 		return nil, errors.Join(err, node.closeStores())
@@ -79,24 +89,32 @@ func (n *Node) start(config Config, mark string, store *raftboltdb.BoltStore) er
 	if n.begin, err = readFounding(store); err != nil {
 		return err
 	}
-	chained := chainedStore{store}
-	if err := chained.check(); err != nil {
+	if err := sealOwn(store, markKey, foundingKey, joinedKey); err != nil {
 		return err
 	}
 	kept, err := openSnapshots(config.Dir, config.Log)
 	if err != nil {
 		return err
 	}
-	n.wire = layer{config.Wire, greeting{n.begin.origin, mark, config.Name, store}}
-	transport := raft.NewNetworkTransport(n.wire, wirePool, wireTimeout, config.Log)
-	n.raft, err = raft.NewRaft(raftConfig(config, len(n.begin.voters().Servers)), n.machine, chained, store, kept, transport)
-	if err != nil {
-		return errors.Join(fmt.Errorf("raft: %w", err), transport.Close())
+	if n.id, err = readID(store, config.Name, mark); err != nil {
+		return err
 	}
+	n.door = newDoor(n.id, statement.Disk(mark), n.begin, store, n.machine.read, n.log)
+	n.wire = newTransport(config, n.door)
+	tuned := n.seams.tune(raftConfig(n.id, config.Log))
+	n.raft, err = raft.NewRaft(tuned, n.machine, seamedLog{chainedStore{store}, n.seams}, sealedValues{seamedVotes{store, n.seams}}, kept, n.wire)
+	if err != nil {
+		return errors.Join(fmt.Errorf("raft: %w", err), n.wire.Close())
+	}
+	n.door.raft.Store(n.raft)
 	n.machine.fetchBy(n.fetch)
+	n.wire.start()
+	if slices.Contains(n.Seats(), Seat{n.name, seatOf(n.id).Disk, true}) && n.alone() {
+		n.wire.prompt()
+	}
 	n.keeping.Go(n.keep)
 	n.keeping.Go(n.meet)
-	n.closers = append([]func() error{n.stopKeeping, func() error { return n.raft.Shutdown().Error() }, transport.Close}, n.closers...)
+	n.closers = append([]func() error{n.stopKeeping, func() error { return n.raft.Shutdown().Error() }, n.wire.Close}, n.closers...)
 	return nil
 }
 
@@ -106,48 +124,14 @@ func (n *Node) stopKeeping() error {
 	return nil
 }
 
-// openSnapshots opens raft's snapshots after reading the newest one whole: raft would fall back to an older one without
-// a word, find the log shortened, and panic (FACTS R3).
-func openSnapshots(dir string, log io.Writer) (*raft.FileSnapshotStore, error) {
-	kept, err := raft.NewFileSnapshotStore(dir, keptSnapshots, log)
-	if err != nil {
-		return nil, fmt.Errorf("snapshots: %w", err)
-	}
-	newest, err := newestSnapshot(filepath.Join(dir, snapshots))
-	if err != nil || newest == "" {
-		return kept, err
-	}
-	_, stored, err := kept.Open(newest)
-	if err != nil {
-		return nil, fmt.Errorf("snapshot %s: %w: %w", newest, ErrDisk, err)
-	}
-	return kept, stored.Close()
-}
-
-// newestSnapshot returns the name (term-index-milliseconds) that raft would restore, or "" when there is none.
-func newestSnapshot(dir string) (string, error) {
-	entries, err := os.ReadDir(dir)
-	if err != nil {
-		return "", err
-	}
-	newest, newestAt := "", [3]uint64{}
-	for _, entry := range entries {
-		var at [3]uint64
-		if _, err := fmt.Sscanf(entry.Name(), "%d-%d-%d", &at[0], &at[1], &at[2]); err != nil || filepath.Ext(entry.Name()) == ".tmp" {
-			continue
-		}
-		if newest == "" || slices.Compare(at[:], newestAt[:]) > 0 {
-			newest, newestAt = entry.Name(), at
-		}
-	}
-	return newest, nil
-}
-
 // Events returns at most limit committed events from index on, and a channel that is closed once the log has grown
 // beyond what was there. Events are as public as the caller makes them: this authorises nothing.
 func (n *Node) Events(index uint64, limit int) ([][]byte, <-chan struct{}, error) {
 	grown := n.machine.next()
 	events, err := n.machine.log.Read(index, limit)
+	if errors.Is(err, ErrDisk) {
+		n.machine.fail(err)
+	}
 	if err != nil {
 		return nil, nil, unavailable(err)
 	}
