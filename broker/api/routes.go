@@ -61,6 +61,7 @@ const (
 	RouteHealth     RouteName = "health"
 	RoutePeerIndex  RouteName = "peer index"
 	RoutePeerEvents RouteName = "peer events"
+	RoutePeerSum    RouteName = "peer sum"
 )
 
 // Route is one way into a broker.
@@ -98,7 +99,8 @@ func Routes() []Route {
 		{RouteTile, http.MethodGet, "/v1/tile/{path...}", nil, AuditorOrHost, 0, "a tile of the record; bundles of entries for auditors only"},
 		{RouteHealth, http.MethodGet, "/healthz", nil, Anyone, 0, "whether this broker can answer"},
 		{RoutePeerIndex, http.MethodGet, "/v1/peer/index", nil, Broker, 0, "how many events there are; only from the broker that leads"},
-		{RoutePeerEvents, http.MethodGet, "/v1/peer/events", []string{"from"}, Broker, 0, "committed events from an index on; only from the broker that leads"},
+		{RoutePeerEvents, http.MethodGet, "/v1/peer/events", []string{"from"}, Broker, 0, "committed events from an index on, as this broker has them"},
+		{RoutePeerSum, http.MethodGet, "/v1/peer/sum", []string{"of"}, Broker, 0, "the sum of the first so many events; only from the broker that leads"},
 	}
 }
 

@@ -32,6 +32,8 @@ type Cluster interface {
 	// Events returns at most limit committed events from index on, as their leaf bytes, and a channel that is closed once
 	// there are more than there were.
 	Events(index uint64, limit int) ([][]byte, <-chan struct{}, error)
+	// Sum returns the end of the chain over the first so many events, which there must be.
+	Sum(events uint64) (statement.Hash, error)
 }
 
 // Peer is what edge needs to be one broker among several.
@@ -41,6 +43,8 @@ type Peer interface {
 	Leader(ctx context.Context) (leader policy.Broker, own bool, err error)
 	// Lead is Cluster's View on the broker that leads, and broker.ErrNotLeader on any other.
 	Lead(ctx context.Context, fn func(*broker.State)) error
+	// Listed reports whether the policy, as this broker knows it, lists a broker with this key. It asks nobody.
+	Listed(key statement.Key) bool
 }
 
 // Deadlines and caps: what one caller may cost.
@@ -129,6 +133,7 @@ func (s *Server) handlers() map[api.RouteName]handler {
 		api.RouteHealth:     s.health,
 		api.RoutePeerIndex:  s.peerIndex,
 		api.RoutePeerEvents: s.peerEvents,
+		api.RoutePeerSum:    s.peerSum,
 	}
 }
 

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"slices"
 	"time"
 
 	"pim-ssh/broker"
@@ -66,6 +67,22 @@ func (m *member) Index(ctx context.Context, leader statement.BrokerName) (uint64
 	}
 	return m.calls.Index(ctx, to)
 }
+
+// Sum is cluster's question to the broker that leads what to hold others' events to.
+func (m *member) Sum(ctx context.Context, leader statement.BrokerName, events uint64) (statement.Hash, error) {
+	to, err := m.broker(leader)
+	if err != nil {
+		return statement.Hash{}, err
+	}
+	sum, err := m.calls.Sum(ctx, to, events)
+	if broker.KindOf(err) == broker.Missing {
+		err = fmt.Errorf("%w: %w", cluster.ErrNoSums, err)
+	}
+	return sum, err
+}
+
+// Listed is edge's question whether a key is a broker's.
+func (m *member) Listed(key statement.Key) bool { return slices.Contains(m.brokers(), key) }
 
 // Events is cluster's question after events that this broker missed.
 func (m *member) Events(ctx context.Context, from statement.BrokerName, index uint64) ([][]byte, error) {
