@@ -20,9 +20,10 @@ import (
 // Once something happens that would make this broker differ from its peers, it stops for ever: it applies, answers and
 // snapshots nothing more, and failed is closed.
 type machine struct {
-	log  *EventLog
-	now  func() statement.Time
-	said *slog.Logger
+	log   *EventLog
+	now   func() statement.Time
+	said  *slog.Logger
+	seams Seams
 
 	mu      sync.RWMutex
 	state   *broker.State
@@ -33,8 +34,8 @@ type machine struct {
 	alarmed statement.Time // when the clock was last complained of
 }
 
-func newMachine(log *EventLog, now func() statement.Time, said *slog.Logger) *machine {
-	return &machine{log: log, now: now, said: said, state: broker.NewState(), changed: make(chan struct{}), failed: make(chan struct{})}
+func newMachine(log *EventLog, now func() statement.Time, said *slog.Logger, seams Seams) *machine {
+	return &machine{log: log, now: now, said: said, seams: seams, state: broker.NewState(), changed: make(chan struct{}), failed: make(chan struct{})}
 }
 
 // fetchBy says how to get events that this broker missed, once it can talk to others.
@@ -53,6 +54,7 @@ type applied struct {
 // Apply decides one committed command and folds its events. Only the fold is done while others may not look: this
 // goroutine alone changes the state, and a slow disk holds up no reader.
 func (m *machine) Apply(entry *raft.Log) any {
+	m.seams.pass(PointApply)
 	if err := m.stopped(); err != nil {
 		return applied{err: err}
 	}
@@ -87,7 +89,7 @@ func (m *machine) apply(data []byte) (broker.Outcome, error) {
 			return broker.Outcome{}, err
 		}
 	}
-	if err := m.log.append(m.state.Index(), leaves); err != nil {
+	if err := m.seams.write(PointEvents, func() error { return m.log.append(m.state.Index(), leaves) }); err != nil {
 		return broker.Outcome{}, err
 	}
 	m.fold(decided.Events)
@@ -99,7 +101,7 @@ func (m *machine) fold(events []broker.Event) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	for _, event := range events {
-		broker.Evolve(m.state, event)
+		m.seams.evolve(m.state, event)
 	}
 	m.grown()
 }
@@ -188,7 +190,7 @@ func (m *machine) Snapshot() (raft.FSMSnapshot, error) {
 		return nil, m.cause
 	}
 	data, err := broker.EncodeState(m.state)
-	return frozen(data), err
+	return frozen{data, m.seams}, err
 }
 
 // Restore takes a stored state in place of the one there is. The event log must reach as far.
@@ -213,14 +215,19 @@ func (m *machine) Restore(stored io.ReadCloser) error {
 }
 
 // frozen is an encoded state on its way into a snapshot.
-type frozen []byte
+type frozen struct {
+	data  []byte
+	seams Seams
+}
 
 // Persist writes the state.
 func (f frozen) Persist(sink raft.SnapshotSink) error {
-	if _, err := sink.Write(f); err != nil {
-		return errors.Join(err, sink.Cancel())
-	}
-	return sink.Close()
+	return f.seams.write(PointSnapshot, func() error {
+		if _, err := sink.Write(f.data); err != nil {
+			return errors.Join(err, sink.Cancel())
+		}
+		return sink.Close()
+	})
 }
 
 // Release has nothing to release.

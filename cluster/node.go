@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"slices"
 	"sync"
 	"time"
 
@@ -21,23 +22,32 @@ type Config struct {
 	Wire Wire
 	Now  func() statement.Time
 	Log  io.Writer // raft's own warnings and this package's, one line each
+
+	Seams Seams // for test support alone
 }
 
 // Node is one member of the cluster. It is safe for concurrent use.
 type Node struct {
 	name    statement.BrokerName
+	id      raft.ServerID // what raft knows it by
 	begin   founding
 	machine *machine
 	raft    *raft.Raft
-	wire    layer
+	door    *door
+	wire    *transport
 	peers   Peers // nil: alone
 	now     func() statement.Time
+	seams   Seams
 	log     *slog.Logger
 	rounds  rounds
 	shunned map[statement.BrokerName]bool // who sent events that were not the leader's; raft's one goroutine's
 	closing chan struct{}
 	keeping sync.WaitGroup
 	closers []func() error // in the order to close
+
+	// What keep alone uses, while this node leads.
+	founded  uint64       // the term in which the founding was made sure of
+	caughtUp map[Seat]int // how often in a row a member has answered that it has caught up
 
 	mu       sync.Mutex
 	stamp    statement.Time // the latest time this node stamped
@@ -54,7 +64,7 @@ func Open(config Config) (*Node, error) {
 	if err != nil {
 		return nil, err
 	}
-	store, err := openRaftStore(config.Dir)
+	store, err := openRaftStore(config.Dir, config.Seams)
 	if err != nil {
 		return nil, err
 	}
@@ -63,8 +73,8 @@ func Open(config Config) (*Node, error) {
 		return nil, errors.Join(err, store.Close())
 	}
 	said := slog.New(slog.NewTextHandler(config.Log, nil))
-	node := &Node{name: config.Name, machine: newMachine(log, config.Now, said), peers: config.Wire.Peers, now: config.Now, log: said,
-		shunned: map[statement.BrokerName]bool{}, closing: make(chan struct{}), closers: []func() error{store.Close, log.close}}
+	node := &Node{name: config.Name, machine: newMachine(log, config.Now, said, config.Seams), peers: config.Wire.Peers, now: config.Now, seams: config.Seams, log: said,
+		shunned: map[statement.BrokerName]bool{}, closing: make(chan struct{}), caughtUp: map[Seat]int{}, closers: []func() error{store.Close, log.close}}
 	node.rounds.ask = node.readIndex
 	if err := node.start(config, mark, store); err != nil {
 		return nil, errors.Join(err, node.closeStores())
@@ -80,23 +90,32 @@ func (n *Node) start(config Config, mark string, store *raftboltdb.BoltStore) er
 	if n.begin, err = readFounding(store); err != nil {
 		return err
 	}
-	if err := sealOwn(store, markKey, foundingKey); err != nil {
+	if err := sealOwn(store, markKey, foundingKey, joinedKey); err != nil {
 		return err
 	}
 	kept, err := openSnapshots(config.Dir, config.Log)
 	if err != nil {
 		return err
 	}
-	n.wire = layer{config.Wire, greeting{n.begin.origin, mark, config.Name, store}}
-	transport := raft.NewNetworkTransport(n.wire, wirePool, wireTimeout, config.Log)
-	n.raft, err = raft.NewRaft(raftConfig(config, len(n.begin.voters().Servers)), n.machine, chainedStore{store}, sealedValues{store}, kept, transport)
-	if err != nil {
-		return errors.Join(fmt.Errorf("raft: %w", err), transport.Close())
+	if n.id, err = readID(store, config.Name, mark); err != nil {
+		return err
 	}
+	n.door = newDoor(n.id, statement.Disk(mark), n.begin, store, n.machine.read, n.log)
+	n.wire = newTransport(config, n.door)
+	tuned := n.seams.tune(raftConfig(n.id, config.Log))
+	n.raft, err = raft.NewRaft(tuned, n.machine, seamedLog{chainedStore{store}, n.seams}, sealedValues{seamedVotes{store, n.seams}}, kept, n.wire)
+	if err != nil {
+		return errors.Join(fmt.Errorf("raft: %w", err), n.wire.Close())
+	}
+	n.door.raft.Store(n.raft)
 	n.machine.fetchBy(n.fetch)
+	n.wire.start()
+	if slices.Contains(n.Seats(), Seat{n.name, seatOf(n.id).Disk, true}) && n.alone() {
+		n.wire.prompt()
+	}
 	n.keeping.Go(n.keep)
 	n.keeping.Go(n.meet)
-	n.closers = append([]func() error{n.stopKeeping, func() error { return n.raft.Shutdown().Error() }, transport.Close}, n.closers...)
+	n.closers = append([]func() error{n.stopKeeping, func() error { return n.raft.Shutdown().Error() }, n.wire.Close}, n.closers...)
 	return nil
 }
 

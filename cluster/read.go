@@ -82,8 +82,8 @@ func (n *Node) Chain() policy.Chain {
 
 // Leader returns the broker that leads as far as this node knows, or "".
 func (n *Node) Leader() statement.BrokerName {
-	_, id := n.raft.LeaderWithID()
-	return statement.BrokerName(id)
+	name, _ := n.raft.LeaderWithID()
+	return statement.BrokerName(name)
 }
 
 // Ready waits until this node can answer for the cluster.
@@ -144,7 +144,7 @@ func (n *Node) lead(ctx context.Context) error {
 	caughtUp := n.caught == term
 	n.mu.Unlock()
 	if caughtUp {
-		if err := await(ctx, n.raft.VerifyLeader()); err != nil {
+		if err := await(ctx, n.seams.verify(n.raft)); err != nil {
 			return err
 		}
 		if n.raft.CurrentTerm() == term {

@@ -80,7 +80,7 @@ func aged(t testing.TB, events uint64) Config {
 
 // snapshotOf writes a snapshot as raft does, and cuts the log behind it.
 func snapshotOf(dir string, state *broker.State, index uint64) error {
-	store, err := openRaftStore(dir)
+	store, err := openRaftStore(dir, Seams{})
 	if err != nil {
 		return err
 	}
@@ -103,7 +103,7 @@ func snapshotOf(dir string, state *broker.State, index uint64) error {
 	if err != nil {
 		return err
 	}
-	return frozen(data).Persist(sink)
+	return frozen{data, Seams{}}.Persist(sink)
 }
 
 func opened(t testing.TB, config Config) *Node {
@@ -227,7 +227,7 @@ func BenchmarkRestart(b *testing.B) {
 // BenchmarkPreflightOfTheLongestLog reads a raft.db with as many entries as there are between two snapshots and behind.
 func BenchmarkPreflightOfTheLongestLog(b *testing.B) {
 	config := aged(b, 100)
-	store, err := openRaftStore(config.Dir)
+	store, err := openRaftStore(config.Dir, Seams{})
 	if err != nil {
 		b.Fatal(err)
 	}

@@ -86,7 +86,7 @@ func (r *trio) open(name statement.BrokerName) {
 		r.mu.Lock()
 		defer r.mu.Unlock()
 		return forger.Now().Add(r.ahead[name])
-	}, Wire: Wire{Listener: listener, Dial: r.dialFrom(name), Peers: asking{r, name}}})
+	}, Wire: Wire{Listener: listener, Dial: r.dialFrom(name), Who: r.who, Peers: asking{r, name}}})
 	if err != nil {
 		r.t.Fatal(err)
 	}
@@ -141,6 +141,18 @@ func (r *trio) dialFrom(from statement.BrokerName) func(context.Context, stateme
 	}
 }
 
+// who is the broker that dialled a connection: what TLS would have proved.
+func (r *trio) who(accepted net.Conn) (statement.BrokerName, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for conn, ends := range r.conns {
+		if conn.LocalAddr().String() == accepted.RemoteAddr().String() {
+			return ends[0], nil
+		}
+	}
+	return "", errors.New("nobody known")
+}
+
 // asking is one broker's Peers.
 type asking struct {
 	r    *trio
@@ -167,6 +179,14 @@ func (a asking) Index(ctx context.Context, leader statement.BrokerName) (index u
 	}
 	err = node.Lead(ctx, func(s *broker.State) { index = s.Index() })
 	return index, err
+}
+
+func (a asking) Status(_ context.Context, name statement.BrokerName) (Status, error) {
+	node, err := a.node(name)
+	if err != nil {
+		return Status{}, err
+	}
+	return node.Status(), nil
 }
 
 func (a asking) Events(_ context.Context, from statement.BrokerName, index uint64) ([][]byte, error) {
