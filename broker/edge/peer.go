@@ -6,6 +6,7 @@ import (
 
 	"pim-ssh/broker"
 	"pim-ssh/broker/api"
+	"pim-ssh/broker/policy"
 	"pim-ssh/broker/statement"
 )
 
@@ -70,10 +71,7 @@ func (s *Server) peerEvents(_ http.ResponseWriter, r *http.Request) (any, error)
 
 // aPeer lets in a caller who has proved the key of a broker that the policy lists, as far as this broker knows.
 func (s *Server) aPeer(r *http.Request) error {
-	if s.peer == nil {
-		return s.forPeer(r, func(*broker.State) {})
-	}
-	if key, shown := hostKey(r); !shown || !s.peer.Listed(key) {
+	if key, shown := hostKey(r); !shown || !lists(s.member.Chain().Current(), key) {
 		return broker.Refuse(broker.Denied, "", "this is between brokers")
 	}
 	return nil
@@ -89,7 +87,7 @@ func (s *Server) forPeer(r *http.Request, fn func(*broker.State)) error {
 	}
 	refused := error(denied)
 	err := s.lead(r.Context(), func(state *broker.State) {
-		if isBroker(state, key) {
+		if lists(state.Chain().Current(), key) {
 			refused = nil
 			fn(state)
 		}
@@ -107,8 +105,9 @@ func (s *Server) lead(ctx context.Context, fn func(*broker.State)) error {
 	return s.peer.Lead(ctx, fn)
 }
 
-func isBroker(state *broker.State, key statement.Key) bool {
-	for _, listed := range state.Chain().Current().Brokers {
+// lists reports whether a key is the identity of a broker that a policy lists.
+func lists(doc *policy.Document, key statement.Key) bool {
+	for _, listed := range doc.Brokers {
 		if listed.Identity == key {
 			return true
 		}

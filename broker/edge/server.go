@@ -43,8 +43,6 @@ type Peer interface {
 	Leader(ctx context.Context) (leader policy.Broker, own bool, err error)
 	// Lead is Cluster's View on the broker that leads, and broker.ErrNotLeader on any other.
 	Lead(ctx context.Context, fn func(*broker.State)) error
-	// Listed reports whether the policy, as this broker knows it, lists a broker with this key. It asks nobody.
-	Listed(key statement.Key) bool
 }
 
 // Deadlines and caps: what one caller may cost.
@@ -64,6 +62,7 @@ type Config struct {
 	Cluster Cluster
 	Peer    Peer       // nil: this broker is alone
 	Peers   *api.Peers // calls other brokers; nil with Peer
+	Member  Member
 	CA      ssh.Signer
 	Record  audit.Source // this broker's record: its newest checkpoint and its tiles
 	Now     func() statement.Time
@@ -76,6 +75,7 @@ type Server struct {
 	cluster  Cluster
 	peer     Peer
 	peers    *api.Peers
+	member   Member
 	ca       ssh.Signer
 	record   audit.Source
 	now      func() statement.Time
@@ -98,8 +98,8 @@ type Server struct {
 // New makes a server with the table of routes bound.
 func New(config Config) *Server {
 	s := &Server{
-		cluster: config.Cluster, peer: config.Peer, peers: config.Peers, ca: config.CA, record: config.Record, now: config.Now, random: config.Random,
-		log: config.Log, mux: http.NewServeMux(), filing: make(chan struct{}, maxFiling), large: make(chan struct{}, maxLarge),
+		cluster: config.Cluster, peer: config.Peer, peers: config.Peers, member: config.Member, ca: config.CA, record: config.Record, now: config.Now,
+		random: config.Random, log: config.Log, mux: http.NewServeMux(), filing: make(chan struct{}, maxFiling), large: make(chan struct{}, maxLarge),
 		pace: pace{members: true}, slotWait: headerTimeout, patience: frameTimeout, stopping: make(chan struct{}),
 	}
 	bound := s.handlers()
@@ -130,10 +130,12 @@ func (s *Server) handlers() map[api.RouteName]handler {
 		api.RouteWatch:      s.watch,
 		api.RouteCheckpoint: s.recordFile,
 		api.RouteTile:       s.recordFile,
+		api.RouteCluster:    s.clusterStatus,
 		api.RouteHealth:     s.health,
 		api.RoutePeerIndex:  s.peerIndex,
 		api.RoutePeerEvents: s.peerEvents,
 		api.RoutePeerSum:    s.peerSum,
+		api.RoutePeerStatus: s.peerStatus,
 	}
 }
 

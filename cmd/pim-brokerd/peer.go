@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"slices"
 	"time"
 
 	"pim-ssh/broker"
@@ -115,8 +114,15 @@ func (m *member) Sum(ctx context.Context, leader statement.BrokerName, events ui
 	return sum, err
 }
 
-// Listed is edge's question whether a key is a broker's.
-func (m *member) Listed(key statement.Key) bool { return slices.Contains(m.brokers(), key) }
+// Status is cluster's question to any other broker.
+func (m *member) Status(ctx context.Context, name statement.BrokerName) (cluster.Status, error) {
+	to, err := m.broker(name)
+	if err != nil {
+		return cluster.Status{}, err
+	}
+	said, err := m.calls.Status(ctx, name, to)
+	return cluster.Status{Disk: said.Disk, Events: said.Events}, err
+}
 
 // Events is cluster's question after events that this broker missed.
 func (m *member) Events(ctx context.Context, from statement.BrokerName, index uint64) ([][]byte, error) {
