@@ -40,6 +40,7 @@ type Node struct {
 	seams   Seams
 	log     *slog.Logger
 	rounds  rounds
+	shunned map[statement.BrokerName]bool // who sent events that were not the leader's; raft's one goroutine's
 	closing chan struct{}
 	keeping sync.WaitGroup
 	closers []func() error // in the order to close
@@ -73,7 +74,7 @@ func Open(config Config) (*Node, error) {
 	}
 	said := slog.New(slog.NewTextHandler(config.Log, nil))
 	node := &Node{name: config.Name, machine: newMachine(log, config.Now, said, config.Seams), peers: config.Wire.Peers, now: config.Now, seams: config.Seams, log: said,
-		closing: make(chan struct{}), caughtUp: map[Seat]int{}, closers: []func() error{store.Close, log.close}}
+		shunned: map[statement.BrokerName]bool{}, closing: make(chan struct{}), caughtUp: map[Seat]int{}, closers: []func() error{store.Close, log.close}}
 	node.rounds.ask = node.readIndex
 	if err := node.start(config, mark, store); err != nil {
 		return nil, errors.Join(err, node.closeStores())
@@ -138,14 +139,22 @@ func (n *Node) Events(index uint64, limit int) ([][]byte, <-chan struct{}, error
 	return events, grown, nil
 }
 
+// Sum returns the sum of the first so many events, which there must be: equal sums, equal logs.
+func (n *Node) Sum(events uint64) (statement.Hash, error) {
+	if events > 0 { // a sum that was altered would have its reader doubt everybody else
+		if _, _, err := n.Events(events-1, 1); err != nil {
+			return statement.Hash{}, err
+		}
+	}
+	return n.machine.log.Sum(events)
+}
+
 // Failed is closed when the node has met something after which it may not go on; Err then says what.
 func (n *Node) Failed() <-chan struct{} { return n.machine.failed }
 
 // Err returns why the node failed, or nil.
 func (n *Node) Err() error {
-	n.machine.mu.RLock()
-	defer n.machine.mu.RUnlock()
-	return n.machine.cause
+	return n.machine.stopped()
 }
 
 // Close stops the node and closes its disk.
