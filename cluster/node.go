@@ -34,6 +34,7 @@ type Node struct {
 	begin   founding
 	machine *machine
 	raft    *raft.Raft
+	entries raft.LogStore
 	wire    layer
 	peers   Peers // nil: alone
 	now     func() statement.Time
@@ -47,6 +48,7 @@ type Node struct {
 	mu       sync.Mutex
 	stamp    statement.Time // the latest time this node stamped
 	caught   uint64         // the term in which this node has applied everything before its own leadership; 0: none
+	since    uint64         // the raft entry up to which that is so
 	yieldNot time.Time      // before this it does not try again to hand leadership over because of its clock
 }
 
@@ -86,6 +88,7 @@ func (n *Node) start(config Config, mark string, store *raftboltdb.BoltStore) er
 	if err := chained.check(); err != nil {
 		return err
 	}
+	n.entries = chained
 	kept, err := openSnapshots(config.Dir, config.Log)
 	if err != nil {
 		return err
