@@ -33,6 +33,7 @@ type Node struct {
 	begin   founding
 	machine *machine
 	raft    *raft.Raft
+	entries raft.LogStore
 	door    *door
 	wire    *transport
 	peers   Peers // nil: alone
@@ -52,6 +53,7 @@ type Node struct {
 	mu       sync.Mutex
 	stamp    statement.Time // the latest time this node stamped
 	caught   uint64         // the term in which this node has applied everything before its own leadership; 0: none
+	since    uint64         // the raft entry up to which that is so
 	yieldNot time.Time      // before this it does not try again to hand leadership over because of its clock
 }
 
@@ -93,6 +95,7 @@ func (n *Node) start(config Config, mark string, store *raftboltdb.BoltStore) er
 	if err := sealOwn(store, markKey, foundingKey, joinedKey); err != nil {
 		return err
 	}
+	n.entries = chainedStore{store}
 	kept, err := openSnapshots(config.Dir, config.Log)
 	if err != nil {
 		return err
@@ -103,7 +106,7 @@ func (n *Node) start(config Config, mark string, store *raftboltdb.BoltStore) er
 	n.door = newDoor(n.id, statement.Disk(mark), n.begin, store, n.machine.read, n.log)
 	n.wire = newTransport(config, n.door)
 	tuned := n.seams.tune(raftConfig(n.id, config.Log))
-	n.raft, err = raft.NewRaft(tuned, n.machine, seamedLog{chainedStore{store}, n.seams}, sealedValues{seamedVotes{store, n.seams}}, kept, n.wire)
+	n.raft, err = raft.NewRaft(tuned, n.machine, seamedLog{n.entries, n.seams}, sealedValues{seamedVotes{store, n.seams}}, kept, n.wire)
 	if err != nil {
 		return errors.Join(fmt.Errorf("raft: %w", err), n.wire.Close())
 	}
