@@ -104,7 +104,7 @@ func (n *Node) start(config Config, mark string, store *raftboltdb.BoltStore) er
 		return err
 	}
 	n.door = newDoor(n.id, statement.Disk(mark), n.begin, store, n.machine.read, n.log)
-	n.wire = newTransport(config, n.door)
+	n.wire = newTransport(config, n.door, newClocks(n.now, n.door.seats, n.ask, n.log))
 	tuned := n.seams.tune(raftConfig(n.id, config.Log))
 	n.raft, err = raft.NewRaft(tuned, n.machine, seamedLog{n.entries, n.seams}, sealedValues{seamedVotes{store, n.seams}}, kept, n.wire)
 	if err != nil {
