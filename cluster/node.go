@@ -96,7 +96,7 @@ func (n *Node) start(config Config, mark string, store *raftboltdb.BoltStore) er
 	n.wire = layer{config.Wire, greeting{n.begin.origin, mark, config.Name, store}}
 	transport := raft.NewNetworkTransport(n.wire, wirePool, wireTimeout, config.Log)
 	seams := config.Seams
-	n.raft, err = raft.NewRaft(seams.tune(raftConfig(config, len(n.begin.voters().Servers))), n.machine, seamedLog{chained, seams}, seamedVotes{store, seams}, kept, transport)
+	n.raft, err = raft.NewRaft(seams.tune(raftConfig(config, len(n.begin.voters().Servers))), n.machine, seamedLog{chained, seams}, seamedVotes{store, seams}, kept, unpiped{transport})
 	if err != nil {
 		return errors.Join(fmt.Errorf("raft: %w", err), transport.Close())
 	}

@@ -69,6 +69,15 @@ func (address) Network() string { return "broker" }
 
 func (a address) String() string { return string(a) }
 
+// unpiped replicates one request after the other. Raft's pipeline can lose the reader of its answers when a follower says
+// no, and then sends that follower nothing more for as long as this leader leads, while heartbeats keep it content.
+type unpiped struct{ *raft.NetworkTransport }
+
+// AppendEntriesPipeline declines.
+func (unpiped) AppendEntriesPipeline(raft.ServerID, raft.ServerAddress) (raft.AppendPipeline, error) {
+	return nil, raft.ErrPipelineReplicationNotSupported
+}
+
 // Alone is a Wire to nobody, for a cluster of one.
 func Alone() Wire {
 	return Wire{Listener: &mute{closed: make(chan struct{})}, Dial: func(context.Context, statement.BrokerName) (net.Conn, error) {

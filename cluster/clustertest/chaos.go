@@ -144,7 +144,9 @@ func (r *Run) whole() string {
 		listening.Go(func() { h.follow(ctx) })
 		listening.Go(func() { h.logins(ctx) })
 	}
-	listening.Go(func() { r.onlook(ctx, r.Seed) })
+	for n, name := range r.cluster.Names {
+		listening.Go(func() { r.onlook(ctx, name, uint64(n)) })
+	}
 	work, rest := context.WithCancel(ctx)
 	defer rest()
 	for _, c := range r.staff(r.Seed) {
@@ -158,11 +160,10 @@ func (r *Run) whole() string {
 	return r.settle(background)
 }
 
-// onlook looks at brokers' states, as whoever answers people does, and keeps what it saw.
-func (r *Run) onlook(ctx context.Context, seed uint64) {
-	random := randv2.New(randv2.NewPCG(seed, 50))
-	for pause(ctx, time.Duration(random.Int64N(int64(400*time.Millisecond)))) == nil {
-		name := r.cluster.Names[random.IntN(len(r.cluster.Names))]
+// onlook looks at a broker's state, as whoever answers people does, and keeps what it saw.
+func (r *Run) onlook(ctx context.Context, name statement.BrokerName, n uint64) {
+	random := randv2.New(randv2.NewPCG(r.Seed, 50+n))
+	for pause(ctx, time.Duration(random.Int64N(int64(600*time.Millisecond)))) == nil {
 		if l := r.cluster.brokers[name].current(); l != nil {
 			r.lookAt(ctx, l)
 		}

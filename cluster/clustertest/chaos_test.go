@@ -43,3 +43,21 @@ func TestScratch(t *testing.T) {
 	}
 	fmt.Println(n, "seeds", time.Since(all), "ops", totalOps, "events", totalEvents, counts)
 }
+
+func TestBroken(t *testing.T) {
+	for _, broken := range []Breakage{NoVerify} {
+		for seed := uint64(0); seed < 30; seed++ {
+			run := play(t, seed, Options{Shape: Shape{Broken: broken}})
+			wrong := run.Verdict()
+			if len(wrong) > 0 {
+				fmt.Println(broken, "found by seed", seed)
+				for i, w := range wrong {
+					if i < 3 {
+						fmt.Printf("   %.300s\n", w)
+					}
+				}
+				break
+			}
+		}
+	}
+}

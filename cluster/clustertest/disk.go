@@ -25,6 +25,7 @@ const (
 // trouble is what a disk does wrong for a while.
 type trouble struct {
 	slow   time.Duration // a write takes at most so much longer
+	stall  time.Duration // and always so much
 	fails  syscall.Errno // writes fail
 	struck bool          // one did
 }
@@ -92,13 +93,15 @@ func (l *life) struck(at cluster.Point, err error, do func() error) error {
 // pass takes as long as the disk, or the process, is held up.
 func (l *life) pass(cluster.Point) {
 	l.broker.mu.Lock()
-	slow := l.broker.disk.slow
+	slow, stall := l.broker.disk.slow, l.broker.disk.stall
 	l.broker.mu.Unlock()
 	if slow > 0 {
 		l.locked.Lock()
-		slow = time.Duration(l.random.Int64N(int64(slow)))
+		stall += time.Duration(l.random.Int64N(int64(slow)))
 		l.locked.Unlock()
-		_ = pause(l.ctx, slow) // a dead one's is as good as over
+	}
+	if stall > 0 {
+		_ = pause(l.ctx, stall) // a dead one's is as good as over
 	}
 	_ = l.broker.cluster.Wires.thawed(l.ctx, l.broker.Name)
 }

@@ -31,6 +31,7 @@ var faults = []fault{
 	{"loss", 6, (*Run).lossy},
 	{"answers lost", 6, (*Run).answersLost},
 	{"disk slow", 8, (*Run).diskSlow},
+	{"stalled and alone", 6, (*Run).stalled},
 	{"disk fails", 5, (*Run).diskFails},
 	{"disk full", 4, (*Run).diskFull},
 	{"clock", 3, (*Run).clockJump},
@@ -275,6 +276,17 @@ func (r *Run) diskSlow(ctx context.Context) {
 	r.note("%s writes up to %s slower for %s", b.Name, slow, d)
 	b.trouble(trouble{slow: slow})
 	_ = pause(ctx, d)
+	b.trouble(trouble{})
+}
+
+// stalled takes a broker's network while its disk hangs: raft waits for the write and does not notice that it leads nobody.
+func (r *Run) stalled(ctx context.Context) {
+	b := r.one()
+	d := 1500*time.Millisecond + r.upTo(4*time.Second)
+	r.note("%s stalls for %s", b.Name, d)
+	b.trouble(trouble{stall: d})
+	out, in := r.around(b.Name)
+	r.cuts(ctx, d, append(out, in...)...)
 	b.trouble(trouble{})
 }
 

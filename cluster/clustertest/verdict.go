@@ -202,8 +202,7 @@ func (r *Run) checkHosts(opened map[broker.Stem]broker.Grant, ended map[broker.S
 	for name, by := range r.live {
 		for at, stems := range by {
 			for stem, g := range opened {
-				open := slices.Contains(stems, stem)
-				ours := slices.Contains(g.Hosts, name) && !ended[stem]
+				open, ours := slices.Contains(stems, stem), slices.Contains(g.Hosts, name) && !ended[stem]
 				switch {
 				case open && (!ours || r.asked >= g.Until.Add(unsure)):
 					wrong = append(wrong, fmt.Sprintf("%s, told by %s, would let %s start something: it is over, or not for that host", name, at, stem.Grant()))
