@@ -3,7 +3,6 @@ package clustertest
 import (
 	"context"
 	"fmt"
-	randv2 "math/rand/v2"
 	"sync"
 	"testing"
 	"time"
@@ -35,7 +34,6 @@ type Run struct {
 	history *History
 	board   *board
 	hosts   []*host
-	random  *randv2.Rand // the faults'
 	faults  map[string]int
 
 	mu     sync.Mutex
@@ -66,7 +64,7 @@ type ending struct {
 func Play(t testing.TB, seed uint64, options Options) *Run {
 	t.Helper()
 	options = options.whole(seed)
-	r := &Run{Seed: seed, options: options, board: &board{}, random: randv2.New(randv2.NewPCG(seed, 0)), faults: map[string]int{},
+	r := &Run{Seed: seed, options: options, board: &board{}, faults: map[string]int{},
 		live: map[statement.HostName]map[statement.BrokerName][]broker.Stem{}}
 	r.cluster = New(t, options.Brokers, seed, options.Shape)
 	r.history = &History{cluster: r.cluster}
@@ -84,7 +82,7 @@ func Play(t testing.TB, seed uint64, options Options) *Run {
 
 // whole fills in what is not said. One seed in three makes snapshots as production does.
 func (o Options) whole(seed uint64) Options {
-	random := randv2.New(randv2.NewPCG(seed, 7))
+	random := roll(seed, streamEnd, 1)
 	if o.Brokers == 0 {
 		o.Brokers = 3
 	}
@@ -149,7 +147,7 @@ func (r *Run) whole() string {
 	}
 	work, rest := context.WithCancel(ctx)
 	defer rest()
-	for _, c := range r.staff(r.Seed) {
+	for _, c := range r.staff() {
 		working.Go(func() { c.work(work) })
 	}
 	r.storm(ctx)
@@ -162,8 +160,8 @@ func (r *Run) whole() string {
 
 // onlook looks at a broker's state, as whoever answers people does, and keeps what it saw.
 func (r *Run) onlook(ctx context.Context, name statement.BrokerName, n uint64) {
-	random := randv2.New(randv2.NewPCG(r.Seed, 50+n))
-	for pause(ctx, time.Duration(random.Int64N(int64(600*time.Millisecond)))) == nil {
+	d := roll(r.Seed, streamOnlook, n)
+	for pause(ctx, d.upTo(600*time.Millisecond)) == nil {
 		if l := r.cluster.brokers[name].current(); l != nil {
 			r.lookAt(ctx, l)
 		}
@@ -199,20 +197,39 @@ func (r *Run) settle(background context.Context) string {
 			}
 		}
 	}
-	desk := &client{run: r, random: r.random}
+	desk := &client{run: r, dice: roll(r.Seed, streamEnd, 0)}
 	for _, l := range r.left {
 		if !desk.submit(ctx, l.op, l.proof) {
 			return fmt.Sprintf("nobody says what came of a statement, in a cluster that is whole: %s", l.op)
 		}
 	}
 	r.left = nil
-	for _, name := range r.cluster.Names {
-		if err := r.last(ctx, name); err != nil {
-			return fmt.Sprintf("%s: %v", name, err)
+	for {
+		r.final = nil
+		for _, name := range r.cluster.Names {
+			if err := r.last(ctx, name); err != nil {
+				return fmt.Sprintf("%s: %v", name, err)
+			}
+		}
+		if r.agreed() {
+			break
+		}
+		if pause(ctx, 300*time.Millisecond) != nil { // a lapse was recorded between two looks
+			break
 		}
 	}
 	r.askFresh(ctx)
 	return ""
+}
+
+// agreed reports whether every broker was looked at with as many events.
+func (r *Run) agreed() bool {
+	for _, e := range r.final {
+		if e.index != r.final[0].index {
+			return false
+		}
+	}
+	return true
 }
 
 // last takes everything one broker holds.
@@ -237,7 +254,7 @@ func (r *Run) askFresh(ctx context.Context) {
 	for _, h := range r.hosts {
 		r.live[h.machine.Name] = map[statement.BrokerName][]broker.Stem{}
 		for _, name := range r.cluster.Names {
-			newborn := &host{run: r, machine: h.machine, key: h.key, signer: h.signer, random: h.random}
+			newborn := &host{run: r, machine: h.machine, key: h.key, signer: h.signer, dice: h.dice}
 			newborn.wipe()
 			heard, cancel := context.WithTimeout(ctx, time.Second) // the opening comes at once, and a beat that ends it
 			newborn.listen(heard, name)

@@ -173,8 +173,12 @@ func (l *life) tear(at cluster.Point, silent bool, do func() error) error {
 	return err
 }
 
-// torn mixes a bbolt file before and after one write. The caller holds locked.
+// torn mixes a bbolt file before and after one write. If more than one was written meanwhile, it is the file after them.
+// The caller holds locked.
 func (l *life) torn(had, has []byte) []byte {
+	if transaction(has) != transaction(had)+1 {
+		return has
+	}
 	page := int(binary.LittleEndian.Uint32(has[24:])) // meta's page size, behind page header, magic and version
 	mixed := bytes.Clone(had)
 	if len(has) > len(had) { // grown, and synced, before anything is written
@@ -187,6 +191,12 @@ func (l *life) torn(had, has []byte) []byte {
 		}
 	}
 	return mixed
+}
+
+// transaction is the number of the newest transaction in a bbolt file.
+func transaction(data []byte) uint64 {
+	page := int(binary.LittleEndian.Uint32(data[24:]))
+	return max(binary.LittleEndian.Uint64(data[64:]), binary.LittleEndian.Uint64(data[page+64:])) // txid, in either header
 }
 
 // tearSnapshot leaves a snapshot that was not finished: its file is cut, and its name still says so.

@@ -20,7 +20,7 @@ import (
 )
 
 // checkPatience bounds the search for an order that explains a history. Not found in time is not found.
-const checkPatience = 60 * time.Second
+const checkPatience = 5 * time.Minute
 
 // Verdict is what is wrong with a run: nothing, when the promises held.
 func (r *Run) Verdict() []string {
