@@ -17,6 +17,7 @@ type Options struct {
 	Brokers int           // how many; 0: three
 	Storm   time.Duration // of virtual time in which things break; 0: 40 s
 	Think   time.Duration // between two things one person does; 0: 1.5 s
+	Faults  []string      // by name; nil: all
 	Shape   Shape
 }
 

@@ -2,7 +2,6 @@ package clustertest
 
 import (
 	"context"
-	"fmt"
 	randv2 "math/rand/v2"
 	"slices"
 	"sync"
@@ -85,12 +84,15 @@ func (r *Run) lane(ctx context.Context, lane uint64) {
 
 // strike does one fault.
 func (r *Run) strike(ctx context.Context, d *dice) {
+	var may []fault
 	total := 0
 	for _, f := range faults {
-		total += f.odds
+		if r.options.Faults == nil || slices.Contains(r.options.Faults, f.name) {
+			may, total = append(may, f), total+f.odds
+		}
 	}
 	draw := d.IntN(total)
-	for _, f := range faults {
+	for _, f := range may {
 		if draw -= f.odds; draw < 0 {
 			r.mu.Lock()
 			r.faults[f.name]++
@@ -387,9 +389,3 @@ func (r *Run) heal() {
 	time.Sleep(5 * time.Second) // what was committed before reaches everybody
 	r.catchUp()
 }
-
-// Counts says how often each fault struck.
-func (r *Run) Counts() map[string]int { return r.faults }
-
-// String names the seed.
-func (r *Run) String() string { return fmt.Sprintf("seed %d", r.Seed) }
