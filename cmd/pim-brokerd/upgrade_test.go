@@ -229,6 +229,9 @@ func (c *crowd) every(ctx context.Context, pause time.Duration, do func() error)
 				c.r.t.Errorf("somebody saw an error: %v", err)
 				return
 			}
+			if time.Since(begun) > time.Second {
+				c.r.t.Logf("%s: %d took %s", begun.Format(time.TimeOnly+".000"), pause, time.Since(begun))
+			}
 			c.mu.Lock()
 			c.longest = max(c.longest, time.Since(begun))
 			c.mu.Unlock()

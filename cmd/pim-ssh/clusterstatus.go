@@ -102,6 +102,14 @@ func notes(b api.BrokerView) string {
 	return strings.Join(all, "; ")
 }
 
+// doorJSON is one broker in `cluster status -o json` when none answers for the cluster.
+type doorJSON struct {
+	Name      statement.BrokerName `json:"name"`
+	Address   string               `json:"address"`
+	Reachable bool                 `json:"reachable"`
+	Why       string               `json:"why"`
+}
+
 // clusterDown tells which brokers can be reached when none answers for the cluster. It asks nothing that needs to be
 // believed: whether a broker of the pinned policy shakes hands, and whether it says that it can answer.
 func (d *desk) clusterDown(ctx context.Context, cause error) error {
@@ -109,46 +117,46 @@ func (d *desk) clusterDown(ctx context.Context, cause error) error {
 	if err != nil {
 		return err
 	}
-	shown := d.knockAll(ctx, p)
+	doors := knockAll(ctx, p)
 	if d.json() {
-		return errors.Join(d.term.JSON(shown), cause)
+		return errors.Join(d.term.JSON(map[string]any{"brokers": doors}), cause)
 	}
 	var rows [][]string
-	for _, b := range shown.Brokers {
-		rows = append(rows, []string{string(b.Name), map[bool]string{true: "yes", false: "no"}[b.Reachable], b.Why})
+	for _, door := range doors {
+		rows = append(rows, []string{string(door.Name), map[bool]string{true: "yes", false: "no"}[door.Reachable], door.Why})
 	}
 	d.term.Table([]string{"BROKER", "ANSWERS", "NOTE"}, rows)
 	return cause
 }
 
 // knockAll knocks at every broker's door, side by side.
-func (d *desk) knockAll(ctx context.Context, p pin) api.Cluster {
+func knockAll(ctx context.Context, p pin) []doorJSON {
 	listed := p.chain.Current().Brokers
-	shown := api.Cluster{Brokers: make([]api.BrokerView, len(listed))}
+	doors := make([]doorJSON, len(listed))
 	var knocking sync.WaitGroup
 	for i, name := range slices.Sorted(maps.Keys(listed)) {
-		knocking.Go(func() { shown.Brokers[i] = knock(ctx, p, name) })
+		knocking.Go(func() { doors[i] = knock(ctx, p, name) })
 	}
 	knocking.Wait()
-	return shown
+	return doors
 }
 
 // knock asks one broker whether it can answer.
-func knock(ctx context.Context, p pin, name statement.BrokerName) api.BrokerView {
+func knock(ctx context.Context, p pin, name statement.BrokerName) doorJSON {
 	doc := *p.chain.Current()
-	view := api.BrokerView{Name: name, Address: doc.Brokers[name].Address}
+	door := doorJSON{Name: name, Address: doc.Brokers[name].Address}
 	doc.Brokers = map[statement.BrokerName]policy.Broker{name: doc.Brokers[name]}
 	client, err := api.NewClient(api.Config{Policy: &doc})
 	if err == nil {
 		defer client.Close()
 		err = client.Health(ctx)
 	}
-	view.Reachable = err == nil
+	door.Reachable = err == nil
 	switch {
 	case errors.Is(err, api.ErrNotReady):
-		view.Reachable, view.Why = true, "it cannot answer for the cluster"
+		door.Reachable, door.Why = true, "it cannot answer for the cluster"
 	case err != nil:
-		view.Why = err.Error()
+		door.Why = err.Error()
 	}
-	return view
+	return door
 }
