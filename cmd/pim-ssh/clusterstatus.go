@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"maps"
 	"slices"
-	"strings"
 	"sync"
 
 	"github.com/spf13/cobra"
@@ -64,13 +63,18 @@ func (d *desk) showCluster(shown api.Cluster) error {
 		if b.Name == shown.Leader {
 			place += ", leads"
 		}
-		row := []string{string(b.Name), place, "no", "-", "-", "-", "-", notes(b)}
+		row := []string{string(b.Name), place, "no", "-", "-", "-", "-"}
 		if b.Reachable {
-			row = []string{string(b.Name), place, "yes", fmt.Sprint(b.Behind), fmt.Sprint(b.Rules), b.Version, fmt.Sprintf("%+d s", b.Ahead), notes(b)}
+			row = []string{string(b.Name), place, "yes", fmt.Sprint(b.Behind), fmt.Sprint(b.Rules), b.Version, fmt.Sprintf("%+d s", b.Ahead)}
 		}
 		rows = append(rows, row)
 	}
-	d.term.Table([]string{"BROKER", "STANDING", "ANSWERS", "BEHIND", "RULES", "VERSION", "CLOCK", "NOTE"}, rows)
+	d.term.Table([]string{"BROKER", "STANDING", "ANSWERS", "BEHIND", "RULES", "VERSION", "CLOCK"}, rows)
+	for _, b := range shown.Brokers {
+		for _, note := range notes(b) {
+			d.term.Say("%s: %s", b.Name, note)
+		}
+	}
 	if shown.Leader == "" {
 		d.term.Say("no broker leads")
 	}
@@ -78,14 +82,15 @@ func (d *desk) showCluster(shown api.Cluster) error {
 	return nil
 }
 
-// notes says what an operator may want to do something about.
-func notes(b api.BrokerView) string {
+// notes says what an operator may want to do something about. Which disk to add is not taken from here: the machine itself
+// prints it.
+func notes(b api.BrokerView) []string {
 	var all []string
-	switch {
-	case b.Place == api.PlaceRemoved, b.Place == api.PlaceListed && b.Disk == "":
-		all = append(all, "on it: pim-brokerd join")
-	case b.Place == api.PlaceListed:
-		all = append(all, fmt.Sprintf("pim-ssh cluster add %s --disk %s", b.Name, b.Disk))
+	switch b.Place {
+	case api.PlaceRemoved:
+		all = append(all, "to bring it back, on it: pim-brokerd quarantine, then pim-brokerd join")
+	case api.PlaceListed:
+		all = append(all, "to make it a member, on it: pim-brokerd join")
 	}
 	if b.Low {
 		all = append(all, "disk almost full")
@@ -99,7 +104,7 @@ func notes(b api.BrokerView) string {
 	if b.Why != "" {
 		all = append(all, b.Why)
 	}
-	return strings.Join(all, "; ")
+	return all
 }
 
 // doorJSON is one broker in `cluster status -o json` when none answers for the cluster.
