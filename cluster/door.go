@@ -117,8 +117,12 @@ func (d *door) foundings() []statement.Hash {
 	return originsOf(chain.Proofs())
 }
 
-// stands refuses what the log rules out. A broker that has folded more may know better than this one does.
+// stands refuses what the log rules out. Raft's members are spoken to until they have left: they may be needed for that.
+// A broker that has folded more may know better than this one does.
 func (d *door) stands(seat Seat, g greeting) (why error) {
+	if slices.ContainsFunc(seatsOf(d.raft.Load()), func(s Seat) bool { return s.id() == g.id }) {
+		return nil
+	}
 	_ = d.look(func(state *broker.State) { // a node that failed goes by the keys and disks that it knows
 		standing := state.Standing(seat.Name, seat.Disk)
 		ahead := seat.Disk != "" && g.events > state.Index()

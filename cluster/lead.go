@@ -108,14 +108,3 @@ func (n *Node) HandOver() error {
 	}
 	return nil
 }
-
-// fetch gets events that this broker missed from the one that leads.
-func (n *Node) fetch(index uint64) ([][]byte, error) {
-	leader := n.Leader()
-	if leader == "" || leader == n.name || n.peers == nil {
-		return nil, errNoLeader
-	}
-	ctx, cancel := context.WithTimeout(context.Background(), wireTimeout)
-	defer cancel()
-	return n.peers.Events(ctx, leader, index)
-}

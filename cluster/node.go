@@ -33,6 +33,7 @@ type Node struct {
 	begin   founding
 	machine *machine
 	raft    *raft.Raft
+	entries raft.LogStore
 	door    *door
 	wire    *transport
 	peers   Peers // nil: alone
@@ -40,6 +41,7 @@ type Node struct {
 	seams   Seams
 	log     *slog.Logger
 	rounds  rounds
+	shunned map[statement.BrokerName]bool // who sent events that were not the leader's; raft's one goroutine's
 	closing chan struct{}
 	keeping sync.WaitGroup
 	closers []func() error // in the order to close
@@ -51,6 +53,7 @@ type Node struct {
 	mu       sync.Mutex
 	stamp    statement.Time // the latest time this node stamped
 	caught   uint64         // the term in which this node has applied everything before its own leadership; 0: none
+	since    uint64         // the raft entry up to which that is so
 	yieldNot time.Time      // before this it does not try again to hand leadership over because of its clock
 }
 
@@ -73,7 +76,7 @@ func Open(config Config) (*Node, error) {
 	}
 	said := slog.New(slog.NewTextHandler(config.Log, nil))
 	node := &Node{name: config.Name, machine: newMachine(log, config.Now, said, config.Seams), peers: config.Wire.Peers, now: config.Now, seams: config.Seams, log: said,
-		closing: make(chan struct{}), caughtUp: map[Seat]int{}, closers: []func() error{store.Close, log.close}}
+		shunned: map[statement.BrokerName]bool{}, closing: make(chan struct{}), caughtUp: map[Seat]int{}, closers: []func() error{store.Close, log.close}}
 	node.rounds.ask = node.readIndex
 	if err := node.start(config, mark, store); err != nil {
 		return nil, errors.Join(err, node.closeStores())
@@ -92,6 +95,7 @@ func (n *Node) start(config Config, mark string, store *raftboltdb.BoltStore) er
 	if err := sealOwn(store, markKey, foundingKey, joinedKey); err != nil {
 		return err
 	}
+	n.entries = chainedStore{store}
 	kept, err := openSnapshots(config.Dir, config.Log)
 	if err != nil {
 		return err
@@ -102,7 +106,7 @@ func (n *Node) start(config Config, mark string, store *raftboltdb.BoltStore) er
 	n.door = newDoor(n.id, statement.Disk(mark), n.begin, store, n.machine.read, n.log)
 	n.wire = newTransport(config, n.door)
 	tuned := n.seams.tune(raftConfig(n.id, config.Log))
-	n.raft, err = raft.NewRaft(tuned, n.machine, seamedLog{chainedStore{store}, n.seams}, sealedValues{seamedVotes{store, n.seams}}, kept, n.wire)
+	n.raft, err = raft.NewRaft(tuned, n.machine, seamedLog{n.entries, n.seams}, sealedValues{seamedVotes{store, n.seams}}, kept, n.wire)
 	if err != nil {
 		return errors.Join(fmt.Errorf("raft: %w", err), n.wire.Close())
 	}
@@ -138,14 +142,22 @@ func (n *Node) Events(index uint64, limit int) ([][]byte, <-chan struct{}, error
 	return events, grown, nil
 }
 
+// Sum returns the sum of the first so many events, which there must be: equal sums, equal logs.
+func (n *Node) Sum(events uint64) (statement.Hash, error) {
+	if events > 0 { // a sum that was altered would have its reader doubt everybody else
+		if _, _, err := n.Events(events-1, 1); err != nil {
+			return statement.Hash{}, err
+		}
+	}
+	return n.machine.log.Sum(events)
+}
+
 // Failed is closed when the node has met something after which it may not go on; Err then says what.
 func (n *Node) Failed() <-chan struct{} { return n.machine.failed }
 
 // Err returns why the node failed, or nil.
 func (n *Node) Err() error {
-	n.machine.mu.RLock()
-	defer n.machine.mu.RUnlock()
-	return n.machine.cause
+	return n.machine.stopped()
 }
 
 // Close stops the node and closes its disk.

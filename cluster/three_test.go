@@ -66,48 +66,6 @@ func TestAPartitionedBrokerShowsNothing(t *testing.T) {
 	}
 }
 
-// TestABrokerFarBehindGetsTheEventsToo has the leader cut its raft log while a follower is away: the snapshot that it
-// is sent holds no history.
-func TestABrokerFarBehindGetsTheEventsToo(t *testing.T) {
-	r := newTrio(t)
-	away := r.follower()
-	r.filed(r.leader())
-	r.close(away)
-	for range 40 {
-		r.filed(r.leader())
-	}
-	r.forget()
-	r.open(away)
-	r.ready(away)
-	mine, index := r.digest(away)
-	if theirs, _ := r.digest(r.leader()); mine != theirs {
-		t.Errorf("%s has another state", away)
-	}
-	events, _, err := r.node(away).Events(0, 100)
-	if err != nil || uint64(len(events)) != index {
-		t.Errorf("%d events of %d, %v", len(events), index, err)
-	}
-	r.close(away)
-	r.open(away)
-	r.ready(away)
-}
-
-// forget has every broker that is up keep nothing but its snapshot.
-func (r *trio) forget() {
-	r.t.Helper()
-	for _, name := range r.names {
-		node := r.node(name)
-		if node == nil {
-			continue
-		}
-		short := node.raft.ReloadableConfig()
-		short.TrailingLogs = 1
-		if err := errors.Join(node.raft.ReloadConfig(short), node.raft.Snapshot().Error()); err != nil {
-			r.t.Fatal(err)
-		}
-	}
-}
-
 // TestALeaderThatStampsTheFutureIsNoticed sets the leader's clock a minute ahead: the others complain, and do not go on
 // stamping when it is gone, because their clocks say that this time has not come.
 func TestALeaderThatStampsTheFutureIsNoticed(t *testing.T) {

@@ -31,6 +31,8 @@ type Cluster interface {
 	// Events returns at most limit committed events from index on, as their leaf bytes, and a channel that is closed once
 	// there are more than there were.
 	Events(index uint64, limit int) ([][]byte, <-chan struct{}, error)
+	// Sum returns the end of the chain over the first so many events, which there must be.
+	Sum(events uint64) (statement.Hash, error)
 }
 
 // Peer is what edge needs to be one broker among several.
@@ -132,6 +134,7 @@ func (s *Server) handlers() map[api.RouteName]handler {
 		api.RouteHealth:     s.health,
 		api.RoutePeerIndex:  s.peerIndex,
 		api.RoutePeerEvents: s.peerEvents,
+		api.RoutePeerSum:    s.peerSum,
 		api.RoutePeerStatus: s.peerStatus,
 	}
 }
