@@ -198,7 +198,7 @@ func (d *door) greet(name statement.BrokerName, conn net.Conn) error {
 		err = conn.SetDeadline(time.Time{})
 	}
 	if err != nil {
-		return errors.Join(fmt.Errorf("%s: %w", name, err), conn.Close())
+		return errors.Join(err, conn.Close())
 	}
 	return nil
 }
@@ -218,7 +218,7 @@ func (d *door) welcome(name statement.BrokerName, denied error, conn net.Conn) (
 	}
 	if err := denied; err != nil {
 		d.complain(name, err)
-		return "", errors.Join(fmt.Errorf("%s: %w", name, err), refuse(conn, err))
+		return "", errors.Join(err, refuse(conn, err))
 	}
 	return theirs.id, errors.Join(d.own().say(conn), conn.SetDeadline(time.Time{}))
 }

@@ -98,9 +98,12 @@ func (t *transport) serve(conn net.Conn) {
 	if err != nil {
 		return
 	}
-	one := &single{Conn: conn, closed: make(chan struct{})}
+	one := &single{Conn: conn, closed: make(chan struct{}), over: make(chan struct{})}
 	inner := raft.NewNetworkTransport(one, 0, wireTimeout, t.out)
-	defer inner.Close()
+	defer func() {
+		inner.Close()
+		close(one.over)
+	}()
 	inner.SetHeartbeatHandler(func(rpc raft.RPC) {
 		if by := t.heartbeat.Load(); by != nil && t.speaksForItself(id, rpc, one) {
 			(*by)(rpc)
@@ -173,7 +176,8 @@ type single struct {
 	net.Conn
 	given  atomic.Bool
 	once   sync.Once
-	closed chan struct{}
+	closed chan struct{} // the connection is
+	over   chan struct{} // whoever accepts is
 }
 
 // Accept returns the connection, once.
@@ -181,7 +185,7 @@ func (s *single) Accept() (net.Conn, error) {
 	if !s.given.Swap(true) {
 		return s, nil
 	}
-	<-s.closed
+	<-s.over
 	return nil, net.ErrClosed
 }
 
