@@ -84,8 +84,8 @@ func (n *Node) Chain() policy.Chain {
 
 // Leader returns the broker that leads as far as this node knows, or "".
 func (n *Node) Leader() statement.BrokerName {
-	_, id := n.raft.LeaderWithID()
-	return statement.BrokerName(id)
+	name, _ := n.raft.LeaderWithID()
+	return statement.BrokerName(name)
 }
 
 // Ready waits until this node can answer for the cluster.

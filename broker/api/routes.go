@@ -17,6 +17,7 @@ const (
 	Concerned         // a person, who sees only what concerns them
 	PersonOrHost      // a person by a read proof, or an enrolled host by its TLS key
 	AuditorOrHost     // an auditor by a read proof, or an enrolled host by its TLS key
+	Keeper            // an operator or an auditor, by a read proof
 	Broker            // another broker of the current policy, by its TLS key
 )
 
@@ -33,6 +34,8 @@ func (w Who) String() string {
 		return "person or host"
 	case AuditorOrHost:
 		return "auditor or host"
+	case Keeper:
+		return "operator or auditor"
 	case Broker:
 		return "broker"
 	default:
@@ -58,9 +61,12 @@ const (
 	RouteWatch      RouteName = "watch"
 	RouteCheckpoint RouteName = "checkpoint"
 	RouteTile       RouteName = "tile"
+	RouteCluster    RouteName = "cluster"
 	RouteHealth     RouteName = "health"
 	RoutePeerIndex  RouteName = "peer index"
 	RoutePeerEvents RouteName = "peer events"
+	RoutePeerSum    RouteName = "peer sum"
+	RoutePeerStatus RouteName = "peer status"
 )
 
 // Route is one way into a broker.
@@ -96,9 +102,12 @@ func Routes() []Route {
 		{RouteWatch, http.MethodGet, "/v1/watch", []string{"after"}, PersonOrHost, 0, "a stream of frames after an index"},
 		{RouteCheckpoint, http.MethodGet, "/v1/checkpoint", nil, AuditorOrHost, 0, "the newest signed checkpoint of this broker's record"},
 		{RouteTile, http.MethodGet, "/v1/tile/{path...}", nil, AuditorOrHost, 0, "a tile of the record; bundles of entries for auditors only"},
+		{RouteCluster, http.MethodGet, "/v1/cluster", nil, Keeper, 0, "the brokers: who leads, who votes, who answers, and how far behind"},
 		{RouteHealth, http.MethodGet, "/healthz", nil, Anyone, 0, "whether this broker can answer"},
 		{RoutePeerIndex, http.MethodGet, "/v1/peer/index", nil, Broker, 0, "how many events there are; only from the broker that leads"},
-		{RoutePeerEvents, http.MethodGet, "/v1/peer/events", []string{"from"}, Broker, 0, "committed events from an index on; only from the broker that leads"},
+		{RoutePeerEvents, http.MethodGet, "/v1/peer/events", []string{"from"}, Broker, 0, "committed events from an index on, as this broker has them"},
+		{RoutePeerSum, http.MethodGet, "/v1/peer/sum", []string{"of"}, Broker, 0, "the sum of the first so many events; only from the broker that leads"},
+		{RoutePeerStatus, http.MethodGet, "/v1/peer/status", nil, Broker, 0, "how this broker is, by its own word"},
 	}
 }
 

@@ -200,7 +200,7 @@ func (b *Broker) Start() error {
 	l := &life{broker: b, dir: b.dir, door: b.cluster.Wires.listen(b.Name), random: randv2.New(randv2.NewPCG(b.seed, uint64(b.killed)))}
 	l.ctx, l.leave = context.WithCancel(context.Background())
 	node, err := cluster.Open(cluster.Config{Name: b.Name, Dir: l.dir, Log: b.cluster.log.of(b.Name), Now: b.now, Seams: l.seams(),
-		Wire: cluster.Wire{Listener: l.door, Dial: l.dial, Peers: l}})
+		Wire: cluster.Wire{Listener: l.door, Dial: l.dial, Who: who, Peers: l}})
 	if err != nil {
 		l.leave()
 		return err
@@ -272,6 +272,27 @@ func (l *life) dial(ctx context.Context, to statement.BrokerName) (net.Conn, err
 		return nil, errors.Join(errRefused, conn.Close())
 	}
 	return conn, nil
+}
+
+// who is the broker at the other end of an accepted connection.
+func who(conn net.Conn) (statement.BrokerName, error) { return conn.(*side).peer(), nil }
+
+// Status asks another broker how it is, over the wires.
+func (l *life) Status(ctx context.Context, name statement.BrokerName) (status cluster.Status, err error) {
+	err = l.ask(ctx, name, func(there *life) error {
+		status = there.node.Status()
+		return nil
+	})
+	return status, err
+}
+
+// Sum asks the broker that leads for the sum of its events, over the wires.
+func (l *life) Sum(ctx context.Context, leader statement.BrokerName, events uint64) (sum statement.Hash, err error) {
+	err = l.ask(ctx, leader, func(there *life) error {
+		sum, err = there.node.Sum(events)
+		return err
+	})
+	return sum, err
 }
 
 // Index asks the broker that leads, over the wires.
