@@ -16,7 +16,7 @@ const (
 	Person            // a person of the current policy, by a read proof
 	Concerned         // a person, who sees only what concerns them
 	PersonOrHost      // a person by a read proof, or an enrolled host by its TLS key
-	AuditorOrHost     // an auditor by a read proof, or an enrolled host by its TLS key
+	AuditorOrHost     // an auditor or an operator by a read proof, or an enrolled host by its TLS key
 	Broker            // another broker of the current policy, by its TLS key
 )
 
@@ -32,7 +32,7 @@ func (w Who) String() string {
 	case PersonOrHost:
 		return "person or host"
 	case AuditorOrHost:
-		return "auditor or host"
+		return "auditor, operator or host"
 	case Broker:
 		return "broker"
 	default:
@@ -95,7 +95,7 @@ func Routes() []Route {
 		{RouteHosts, http.MethodGet, "/v1/hosts", nil, Person, 0, "the enrolled hosts with their enrolment proofs"},
 		{RouteWatch, http.MethodGet, "/v1/watch", []string{"after"}, PersonOrHost, 0, "a stream of frames after an index"},
 		{RouteCheckpoint, http.MethodGet, "/v1/checkpoint", nil, AuditorOrHost, 0, "the newest signed checkpoint of this broker's record"},
-		{RouteTile, http.MethodGet, "/v1/tile/{path...}", nil, AuditorOrHost, 0, "a tile of the record; bundles of entries for auditors only"},
+		{RouteTile, http.MethodGet, "/v1/tile/{path...}", nil, AuditorOrHost, 0, "a tile of the record; bundles of entries for auditors and operators only"},
 		{RouteHealth, http.MethodGet, "/healthz", nil, Anyone, 0, "whether this broker can answer"},
 		{RoutePeerIndex, http.MethodGet, "/v1/peer/index", nil, Broker, 0, "how many events there are; only from the broker that leads"},
 		{RoutePeerEvents, http.MethodGet, "/v1/peer/events", []string{"from"}, Broker, 0, "committed events from an index on; only from the broker that leads"},

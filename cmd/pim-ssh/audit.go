@@ -63,6 +63,11 @@ func (d *desk) records(ctx context.Context, dir string) (pin, []kept, error) {
 	if !c.chain.Current().Auditor(c.person) {
 		return pin{}, nil, denied("ask one of the auditors that pim-ssh policy show names", "%s is no auditor", c.person)
 	}
+	return c.records(ctx)
+}
+
+// records reaches the record of every broker that answers. Whether the person may read them is the brokers' to say too.
+func (c *contact) records(ctx context.Context) (pin, []kept, error) {
 	reader, err := c.reader(ctx)
 	if err != nil {
 		return c.pin, nil, err

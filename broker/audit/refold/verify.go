@@ -21,9 +21,10 @@ type Record struct {
 // Verified is what was found out about a record, as far as it is sound.
 type Verified struct {
 	Folded
-	Chain  policy.Chain `json:"-"`
-	Told   []Told       `json:"told"` // what hosts were not content with
-	Failed uint64       `json:"-"`    // the first event that is not sound; audit.NoIndex when all are
+	Chain  policy.Chain   `json:"-"`
+	Last   statement.Time `json:"-"`    // when the newest event happened, as it says
+	Told   []Told         `json:"told"` // what hosts were not content with
+	Failed uint64         `json:"-"`    // the first event that is not sound; audit.NoIndex when all are
 }
 
 // Told is a host's complaint about a broker's record. It is that host's word alone.
@@ -63,7 +64,7 @@ type reading struct {
 func Verify(r Record, each func(Event)) (Verified, error) {
 	run := &reading{replay: NewReplay(r.Now), each: each, result: Verified{Failed: audit.NoIndex}}
 	tree, err := audit.Read(r.Source, r.Signed.LogHead, run.take)
-	run.result.Folded, run.result.Chain = run.replay.Folded(), run.replay.State().Chain()
+	run.end()
 	if err != nil {
 		return run.result, err
 	}
@@ -80,6 +81,12 @@ func Verify(r Record, each func(Event)) (Verified, error) {
 		}
 	}
 	return run.result, nil
+}
+
+// end notes what all events came to.
+func (run *reading) end() {
+	state := run.replay.State()
+	run.result.Folded, run.result.Chain, run.result.Last = run.replay.Folded(), state.Chain(), state.Now()
 }
 
 // take replays one event. After the first that is wrong the rest is only shown.
