@@ -49,7 +49,7 @@ var mayImport = map[string]struct {
 	"cmd/pim-ssh": {[]string{"broker", "broker/api", "broker/audit", "broker/audit/backup", "broker/audit/refold", "broker/policy", "broker/policy/policyfile",
 		"broker/statement", "certs", "cmd/pim-ssh/term"}, "the CLI: words; no raft, no PAM"},
 	"cmd/pim-ssh/term": {nil, "the only code that writes to a terminal"},
-	"cmd/pim-brokerd": {[]string{"broker", "broker/api", "broker/audit", "broker/audit/backup", "broker/edge", "broker/effect", "broker/policy", "broker/policy/policyfile", "broker/statement",
+	"cmd/pim-brokerd": {[]string{"broker", "broker/api", "broker/audit", "broker/audit/backup", "broker/audit/refold", "broker/edge", "broker/effect", "broker/policy", "broker/policy/policyfile", "broker/statement",
 		"certs", "certs/signer", "cluster"}, "wires edge to cluster"},
 	"cmd/pim-hostd": {[]string{"broker", "broker/api", "broker/policy", "broker/statement", "pam/agent", "pam/enforce"}, "wires the agent to the machine"},
 }
