@@ -46,6 +46,12 @@ func (s *State) apply(e Event) {
 		s.settle(e.Request, StateExpired, "")
 	case *RequestWithdrawn:
 		s.settle(e.Request, StateWithdrawn, e.Person)
+	case *BrokerAdded:
+		s.admit(e)
+	case *BrokerRemoved:
+		s.expel(Removal{Name: e.Broker, Disk: e.Disk, By: e.Person, At: e.At, Index: e.Index})
+	case *RulesRaised:
+		s.cluster.Rules = e.Rules
 	case *StatementRefused: // remembered, and nothing else
 	default:
 		s.applyGrant(e)
@@ -190,8 +196,13 @@ func (s *State) adopt(e *PolicyAdopted) {
 	if err != nil {
 		return // not a policy that Decide adopted: the old one stays in force
 	}
+	before := s.chain.Current()
 	s.chain, s.forked = next, 0
 	s.adopted = append(s.adopted, e.Index)
+	if e.Index == 0 {
+		s.cluster.Rules = e.Rules
+	}
+	s.dropUnlisted(before.Brokers, e)
 	for stem := range s.open {
 		if s.requests[stem].live(s.now) {
 			s.change(stem, s.refresh)

@@ -23,6 +23,7 @@ type State struct {
 	requests map[Stem]*Request
 	hosts    map[statement.HostName]*Enrolled
 	seen     map[statement.Hash]*seen
+	cluster  cluster
 
 	// What follows is derived from the above and never encoded.
 	open       map[Stem]statement.Time  // requests without ClosedAt, and when time alone closes them

@@ -94,7 +94,7 @@ func (w *walk) common(h *statement.Head) (signer string, authentic bool) {
 // hand files a statement as the leader, whose clock is not quite right, and lets the model take it too.
 func (w *walk) hand(kind CommandKind, p statement.Proof, created statement.Time, authentic bool, take func(now int64) bool) {
 	at := w.now.Add(pick[statement.Seconds](w, "leader's clock", 0, 0, 0, -30, 5))
-	c := Command{V: CommandVersion, At: at, Kind: kind, Rules: Rules, Proof: p}
+	c := Command{V: CommandVersion, At: at, Kind: kind, Rules: w.s.Rules(), Proof: p}
 	w.sent = append(w.sent, sent{w.n, p})
 	now, heard := w.m.hear(w.n, int64(created), int64(at), authentic)
 	want := heard && take(now)

@@ -92,7 +92,7 @@ func (f founding) rehearse(now statement.Time) error {
 		if err != nil {
 			return fmt.Errorf("policy %d: %w", i+1, err)
 		}
-		decided, err := broker.Decide(state, command)
+		decided, err := broker.Decide(state, command.Under(state))
 		if err != nil {
 			return fmt.Errorf("policy %d: %w", i+1, err)
 		}

@@ -36,6 +36,7 @@ func (n *Node) propose(ctx context.Context, command broker.Command, look func(co
 			ahead = state.Now()
 			return
 		}
+		command = command.Under(state)
 		decided, err := broker.Decide(state, command)
 		changes = len(decided.Events) > 0 || command.Kind == broker.Tick
 		idle = applied{decided.Outcome, err}

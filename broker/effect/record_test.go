@@ -39,7 +39,7 @@ func (g *growing) file(p statement.Proof) {
 	if err != nil {
 		g.t.Fatal(err)
 	}
-	decided, err := broker.Decide(g.state, command)
+	decided, err := broker.Decide(g.state, command.Under(g.state))
 	if err != nil && len(decided.Events) == 0 {
 		g.t.Fatal(err)
 	}

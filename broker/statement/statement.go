@@ -21,6 +21,7 @@ const (
 	KindHostToken   Kind = "host-token"
 	KindEnrolment   Kind = "enrolment"
 	KindReport      Kind = "report"
+	KindCluster     Kind = "cluster"
 )
 
 // PolicyRef is the newest policy revision the signer had verified when signing.
@@ -43,7 +44,7 @@ type Head struct {
 	NotAfter   Time      `json:"not_after"`
 }
 
-// Body is one statement: Request, Decision, Certificate, End, Session, Read, HostToken, Enrolment or Report.
+// Body is one statement: Request, Decision, Certificate, End, Session, Read, HostToken, Enrolment, Report or Cluster.
 type Body interface {
 	// Header returns the common head.
 	Header() Head

@@ -120,7 +120,7 @@ func (o *owner) file(p statement.Proof, at statement.Time) {
 	if err != nil {
 		o.t.Fatal(err)
 	}
-	decided, err := broker.Decide(o.folded(), command)
+	decided, err := broker.Decide(o.folded(), command.Under(o.folded()))
 	if err != nil || len(decided.Events) == 0 {
 		o.t.Fatalf("%v, %d events", err, len(decided.Events))
 	}

@@ -91,7 +91,7 @@ func (r *Replay) decide(event broker.Event) error {
 			return fmt.Errorf("%s: the statement in it is nobody's: %w", head.Kind, err)
 		}
 	}
-	decided, err := broker.Decide(r.state, command)
+	decided, err := broker.Decide(r.state, r.under(command, event))
 	switch {
 	case len(decided.Events) > 0:
 		r.due = decided.Events
@@ -103,6 +103,21 @@ func (r *Replay) decide(event broker.Event) error {
 	default:
 		return fmt.Errorf("%s: no statement and no time makes this happen here: it was forged", head.Kind)
 	}
+}
+
+// under gives a command the rules that the event was decided under. The first says so itself, and a statement that raises
+// them is refused under those in force: only what was not refused was made under the next.
+func (r *Replay) under(command broker.Command, event broker.Event) broker.Command {
+	command = command.Under(r.state)
+	switch event := event.(type) {
+	case *broker.PolicyAdopted:
+		if event.Index == 0 {
+			command.Rules = max(1, event.Rules)
+		}
+	case *broker.StatementRefused:
+		command.Rules = r.state.Rules()
+	}
+	return command
 }
 
 // same holds an event to what had to happen. In which words a refusal was told is no rule, and may change.
