@@ -199,4 +199,3 @@ func snapshotted(dir string) (*broker.State, uint64, error) {
 	}
 	return state, index, nil
 }
-

@@ -283,6 +283,8 @@ func concerns(event broker.Event) (statement.Person, broker.Stem) {
 		return "", e.Grant.Stem()
 	case *broker.StatementRefused:
 		return e.Person, ""
+	case *broker.EpochBegun:
+		return e.Person, ""
 	default:
 		return "", ""
 	}

@@ -108,7 +108,7 @@ func signSalvaged(c config, found *cluster.Salvaged, log ssh.Signer) (audit.Sign
 	if err != nil {
 		return audit.Signed{}, err
 	}
-	whole, err := refold.VerifyEntries(refold.Entries{All: found.Events(), Checkpoint: text, Others: before, Pinned: chain, Now: anyTime})
+	whole, err := refold.VerifyEntries(refold.Entries{All: found.Events(), Checkpoint: text, Before: before, Pinned: chain, Now: anyTime})
 	if err != nil {
 		return audit.Signed{}, fmt.Errorf("what the disk holds is no record that can be restored: %w", err)
 	}
@@ -124,7 +124,7 @@ func signSalvaged(c config, found *cluster.Salvaged, log ssh.Signer) (audit.Sign
 const anyTime = statement.Time(1) << 40
 
 // signedBefore reads the newest checkpoint that this broker published, if it ever did.
-func signedBefore(dir string, deployment statement.Hash, log ssh.Signer) ([]audit.Signed, error) {
+func signedBefore(dir string, deployment statement.Hash, log ssh.Signer) ([]refold.Seen, error) {
 	text, err := os.ReadFile(filepath.Join(dir, recordDir, audit.PathCheckpoint))
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
@@ -141,5 +141,5 @@ func signedBefore(dir string, deployment statement.Hash, log ssh.Signer) ([]audi
 		fmt.Fprintf(os.Stderr, "pim-brokerd: the record's own checkpoint is damaged and not compared: %v\n", err)
 		return nil, nil
 	}
-	return []audit.Signed{signed}, nil
+	return []refold.Seen{{Signed: signed}}, nil
 }

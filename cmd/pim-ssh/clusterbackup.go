@@ -44,6 +44,7 @@ type backupJSON struct {
 	Events   uint64               `json:"events"`
 	Root     statement.Hash       `json:"root"`
 	SignedBy statement.BrokerName `json:"signed_by"`
+	Epoch    uint64               `json:"epoch"`
 }
 
 func (d *desk) backup(ctx context.Context, path string, to []string) error {
@@ -70,13 +71,15 @@ func (d *desk) backup(ctx context.Context, path string, to []string) error {
 		return err
 	}
 	slices.SortStableFunc(all, func(a, b kept) int { return cmp.Compare(b.signed.Size, a.signed.Size) })
+	var epoch uint64
 	for _, one := range all {
 		err = one.wrong
 		if err == nil {
-			err = d.backupOne(p, one, append(others(all, one), before...), path, keys)
+			record := refold.Record{Source: one.source, Signed: one.signed, Others: others(all, one), Before: before, Pinned: p.chain, Now: anyTime}
+			epoch, err = d.backupOne(record, path, keys)
 		}
 		if err == nil {
-			return errors.Join(d.remember(one.signed, before), d.sayBackup(one.signed, path))
+			return errors.Join(d.remember(one.signed, epoch, before), d.sayBackup(one.signed, epoch, path))
 		}
 		d.term.Warn("the record of %s is not sound and not what is backed up: %v", one.name, err)
 	}
@@ -84,8 +87,8 @@ func (d *desk) backup(ctx context.Context, path string, to []string) error {
 }
 
 // backupOne writes one broker's record, verified as it is read; what turns out wrong leaves no file.
-func (d *desk) backupOne(p pin, one kept, others []audit.Signed, path string, keys []age.Recipient) error {
-	return writeSealed(path, backup.Record, one.signed.Text, keys, func(out *backup.Writer) error {
+func (d *desk) backupOne(record refold.Record, path string, keys []age.Recipient) (epoch uint64, err error) {
+	err = writeSealed(path, backup.Record, record.Signed.Text, keys, func(out *backup.Writer) error {
 		var failed error
 		each := func(e refold.Event) {
 			leaf, err := broker.EncodeEvent(e.Event)
@@ -94,13 +97,14 @@ func (d *desk) backupOne(p pin, one kept, others []audit.Signed, path string, ke
 			}
 			failed = cmp.Or(failed, err)
 		}
-		record := refold.Record{Source: one.source, Signed: one.signed, Others: others, Pinned: p.chain, Now: anyTime}
 		found, err := refold.Verify(record, each)
+		epoch = found.Epoch
 		if err == nil && found.Events > 0 {
 			d.sayAhead(found.Last)
 		}
 		return cmp.Or(failed, err)
 	})
+	return epoch, err
 }
 
 // anyTime lets a record be verified whose brokers' clock ran ahead: it must be possible to back that up, and to restore it.
@@ -136,9 +140,9 @@ func writeSealed(path string, kind backup.Kind, head []byte, keys []age.Recipien
 	return nil
 }
 
-func (d *desk) sayBackup(signed audit.Signed, path string) error {
+func (d *desk) sayBackup(signed audit.Signed, epoch uint64, path string) error {
 	if d.json() {
-		return d.term.JSON(backupJSON{File: path, Events: signed.Size, Root: signed.Root, SignedBy: signed.Broker})
+		return d.term.JSON(backupJSON{File: path, Events: signed.Size, Root: signed.Root, SignedBy: signed.Broker, Epoch: epoch})
 	}
 	d.term.Result("%s", path)
 	d.term.Say("%d events, root %s, signed by %s; verified, and readable only with the key: pim-ssh cluster restore %s --identity KEYFILE",

@@ -13,7 +13,7 @@ import (
 type Entries struct {
 	All        iter.Seq2[[]byte, error] // in order; an error ends them
 	Checkpoint []byte                   // a signed note
-	Others     []audit.Signed           // what was signed of the same record before; the entries must agree with those they reach
+	Before     []Seen                   // as in Record, but those that the entries do not reach are passed over
 	Pinned     policy.Chain             // as in Record
 	Now        statement.Time           // as in Record
 }
@@ -48,7 +48,7 @@ func VerifyEntries(e Entries) (Whole, error) {
 	for _, check := range []func() *audit.Wrong{
 		func() *audit.Wrong { return checkHead(tree, signed) },
 		func() *audit.Wrong { return run.checkEnd(Record{Signed: signed, Pinned: e.Pinned}) },
-		func() *audit.Wrong { return checkOthers(tree, reached(e.Others, tree.Size())) },
+		func() *audit.Wrong { return run.checkBefore(tree, reached(e.Before, tree.Size())) },
 		func() *audit.Wrong { return run.checkClaims(tree) },
 	} {
 		if wrong != nil {
@@ -96,9 +96,9 @@ func checkHead(tree *audit.Tree, signed audit.Signed) *audit.Wrong {
 }
 
 // reached are the heads that a record of this size can be held to.
-func reached(others []audit.Signed, size uint64) []audit.Signed {
-	var within []audit.Signed
-	for _, other := range others {
+func reached(before []Seen, size uint64) []Seen {
+	var within []Seen
+	for _, other := range before {
 		if other.Size <= size {
 			within = append(within, other)
 		}

@@ -88,7 +88,7 @@ func TestABackupThatIsNotWhatWasSignedIsRefused(t *testing.T) {
 		"it contradicts what was seen before": {func() Entries {
 			o := whole()
 			b := o.backup()
-			b.Others = []audit.Signed{o.sign(statement.LogHead{Size: 5, Root: statement.HashOf([]byte("another"))}, statement.Hash{})}
+			b.Before = []Seen{{Signed: o.sign(statement.LogHead{Size: 5, Root: statement.HashOf([]byte("another"))}, statement.Hash{})}}
 			return b
 		}, "forked or rewritten"},
 	} {
@@ -106,7 +106,7 @@ func TestAnOlderBackupIsSoundByItself(t *testing.T) {
 	newest := o.record().Signed
 	older := &owner{t, slices.Clone(o.leaves[:o.first("GrantOpened")-2])}
 	b := older.backup()
-	b.Others, b.Pinned = []audit.Signed{newest}, o.folded().Chain()
+	b.Before, b.Pinned = []Seen{{Signed: newest}}, o.folded().Chain()
 	if whole, err := VerifyEntries(b); err != nil || whole.Signed.Size >= newest.Size {
 		t.Errorf("%d events, %v", whole.Signed.Size, err)
 	}
