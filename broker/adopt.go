@@ -73,10 +73,11 @@ func (t *turn) forked(fork *policy.Fork, p statement.Proof) (Outcome, error) {
 
 // keepsAVoter refuses a policy that lists none of the brokers that vote: nobody could ever decide anything again.
 func (t *turn) keepsAVoter(next policy.Chain) error {
-	if t.s.Rules() < 2 || t.s.index == uint64(len(t.s.adopted)) || len(t.s.voters(next)) > 0 {
+	now := t.s.voters(t.chain)
+	if t.s.Rules() < 2 || t.s.index == uint64(len(t.s.adopted)) || len(now) == 0 || len(t.s.voters(next)) > 0 {
 		return nil
 	}
-	return Refuse(Denied, "list it, or add another one first: pim-ssh cluster add", "the policy lists no broker that has a vote (%s has)", t.s.voters(t.chain))
+	return Refuse(Denied, "list it, or add another one first: pim-ssh cluster add", "the policy lists no broker that has a vote (%s has)", now)
 }
 
 // rejudge proves every live grant and every pending request again, under the policy just adopted.

@@ -28,6 +28,7 @@ type walk struct {
 	then    statement.Time
 	granted map[GrantID]Grant // as first opened
 	replay  bool              // the latest step was one
+	busy    bool              // operators and stewards do nothing but change the cluster
 }
 
 type sent struct {
@@ -46,19 +47,31 @@ func (panicker) Fatalf(format string, args ...any) { panic(fmt.Sprintf(format, a
 
 // resume is newScene from its own log.
 func resume(t tester) *scene {
+	return resumeFrom(t, morning())
+}
+
+func resumeFrom(t tester, log []Event) *scene {
 	sc := &scene{t: t, s: NewState(), now: dawn, nonces: 1000, light: true}
-	for _, e := range morning() {
+	for _, e := range log {
 		Evolve(sc.s, e)
 	}
-	sc.log, sc.chain = slices.Clone(morning()), sc.s.Chain()
+	sc.log, sc.chain = slices.Clone(log), sc.s.Chain()
 	return sc
 }
 
+// newWalk begins under rules 1, with one broker, or under rules 2, with four listed.
 func newWalk(rt *rapid.T) *walk {
-	return &walk{
+	w := &walk{
 		scene: resume(rt), rt: rt, proofs: map[int]statement.Proof{}, granted: map[GrantID]Grant{}, then: dawn,
 		m: &model{now: int64(dawn), asks: map[int]*modelAsk{}, recorded: map[int]bool{}, policies: []map[string]modelRole{labRoles()}},
 	}
+	w.m.cluster = &modelCluster{rules: 1, listed: []string{"b1"}, stands: map[string]bool{"b1": true}, gone: map[string]bool{}, holders: map[string]string{}}
+	if rapid.Bool().Draw(rt, "rules 2") {
+		w.scene = resumeFrom(rt, noon())
+		w.m.policies = append(w.m.policies, labRoles())
+		w.m.cluster.rules, w.m.cluster.listed = 2, []string{"b1", "b2", "b3", "b4"}
+	}
+	return w
 }
 
 func labRoles() map[string]modelRole {
@@ -272,9 +285,14 @@ func (w *walk) repeat(*rapid.T) {
 	w.step(d)
 }
 
+// sometimes is true for what happens less often than the rest.
+func (w *walk) sometimes(what string) bool {
+	return w.busy || rapid.IntRange(0, 3).Draw(w.rt, what) == 3
+}
+
 // change lets the steward sign another policy.
 func (w *walk) change(*rapid.T) {
-	if rapid.IntRange(0, 3).Draw(w.rt, "policy changes") != 3 {
+	if !w.sometimes("policy changes") {
 		return
 	}
 	name := pick(w, "role changed", "db-admin", "root")
@@ -332,7 +350,7 @@ func walks(t *testing.T, promise func(w *walk) error) {
 		rt.Repeat(map[string]func(*rapid.T){
 			"ask": step(w.ask), "ask too": step(w.ask), "decide": step(w.decide), "decide too": step(w.decide), "decide again": step(w.decide),
 			"end": step(w.end), "certify": step(w.certify), "repeat": step(w.repeat), "change": step(w.change), "wait": step(w.wait),
-			"tick": step(w.sweep),
+			"tick": step(w.sweep), "cluster": step(w.cluster), "list": step(w.list),
 			"": func(rt *rapid.T) {
 				if err := promise(w); err != nil {
 					rt.Fatal(err)

@@ -135,7 +135,7 @@ func formatRaft(config Config, mark string, begin founding) error {
 	if err != nil {
 		return err
 	}
-	transport := raft.NewNetworkTransport(layer{Alone(), greeting{name: config.Name}}, wirePool, wireTimeout, config.Log)
+	transport := raft.NewNetworkTransport(outbound{Wire: Alone(), mute: newMute(), door: &door{name: config.Name}}, wirePool, wireTimeout, config.Log)
 	defer transport.Close()
 	voters := begin.voters()
 	if err := raft.BootstrapCluster(raftConfig(config, len(voters.Servers)), chainedStore{store}, store, kept, transport, voters); err != nil {

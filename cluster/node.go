@@ -32,7 +32,8 @@ type Node struct {
 	begin   founding
 	machine *machine
 	raft    *raft.Raft
-	wire    layer
+	door    *door
+	wire    *transport
 	peers   Peers // nil: alone
 	now     func() statement.Time
 	log     *slog.Logger
@@ -87,16 +88,17 @@ func (n *Node) start(config Config, mark string, store *raftboltdb.BoltStore) er
 	if err != nil {
 		return err
 	}
-	n.wire = layer{config.Wire, greeting{n.begin.origin, mark, config.Name, store}}
-	transport := raft.NewNetworkTransport(n.wire, wirePool, wireTimeout, config.Log)
-	n.raft, err = raft.NewRaft(raftConfig(config, len(n.begin.voters().Servers)), n.machine, chained, store, kept, transport)
+	n.door = newDoor(config.Name, mark, n.begin, store, n.log)
+	n.wire = newTransport(config, n.door)
+	n.raft, err = raft.NewRaft(raftConfig(config, len(n.begin.voters().Servers)), n.machine, chained, store, kept, n.wire)
 	if err != nil {
-		return errors.Join(fmt.Errorf("raft: %w", err), transport.Close())
+		return errors.Join(fmt.Errorf("raft: %w", err), n.wire.Close())
 	}
 	n.machine.fetchBy(n.fetch)
+	n.wire.start()
 	n.keeping.Go(n.keep)
 	n.keeping.Go(n.meet)
-	n.closers = append([]func() error{n.stopKeeping, func() error { return n.raft.Shutdown().Error() }, transport.Close}, n.closers...)
+	n.closers = append([]func() error{n.stopKeeping, func() error { return n.raft.Shutdown().Error() }, n.wire.Close}, n.closers...)
 	return nil
 }
 

@@ -178,7 +178,7 @@ func TestAWipedBrokerIsNotHeard(t *testing.T) {
 	r.within("everybody has met", func() bool {
 		for _, name := range r.names {
 			for _, other := range r.names {
-				if other != name && !r.node(name).wire.greeting.knows(other) {
+				if other != name && !r.node(name).door.knows(other) {
 					return false
 				}
 			}

@@ -16,9 +16,12 @@ import (
 // say. Both sides of every connection have proved the key of a broker before cluster sees it: package api's TLS does
 // that for Listener and for Dial.
 type Wire struct {
-	Listener net.Listener // connections that agreed on pim-raft/1
+	Listener net.Listener // connections that agreed on pim-raft/1; Accept fails only once it is closed
 	Dial     func(ctx context.Context, name statement.BrokerName) (net.Conn, error)
-	Peers    Peers
+	// Who is the broker whose key the other side of an accepted connection proved. A name with an error is told the error and
+	// no more; without a name the connection ends.
+	Who   func(net.Conn) (statement.BrokerName, error)
+	Peers Peers
 }
 
 // Peers asks other brokers what raft does not say. Errors of any kind mean no answer.
@@ -29,37 +32,27 @@ type Peers interface {
 	Events(ctx context.Context, from statement.BrokerName, index uint64) ([][]byte, error)
 }
 
-// layer is raft's view of a Wire. Raft's addresses are brokers' names. Every connection begins with greetings.
-type layer struct {
+// outbound is how raft reaches other brokers. Raft's addresses are brokers' names. Every connection begins with greetings.
+type outbound struct {
 	Wire
-	greeting greeting
+	*mute // nothing comes in here
+	door  *door
 }
 
 // Dial reaches another broker.
-func (l layer) Dial(address raft.ServerAddress, timeout time.Duration) (net.Conn, error) {
+func (o outbound) Dial(address raft.ServerAddress, timeout time.Duration) (net.Conn, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), timeout)
 	defer cancel()
-	conn, err := l.Wire.Dial(ctx, statement.BrokerName(address))
+	name := statement.BrokerName(address)
+	conn, err := o.Wire.Dial(ctx, name)
 	if err != nil {
 		return nil, err
 	}
-	return conn, l.greeting.exchange(conn)
+	return conn, o.door.greet(name, conn)
 }
-
-// Accept waits for another broker.
-func (l layer) Accept() (net.Conn, error) {
-	conn, err := l.Listener.Accept()
-	if err != nil {
-		return nil, err
-	}
-	return &incoming{Conn: conn, greeting: l.greeting}, nil
-}
-
-// Close stops accepting.
-func (l layer) Close() error { return l.Listener.Close() }
 
 // Addr is this broker's name.
-func (l layer) Addr() net.Addr { return address(l.greeting.name) }
+func (o outbound) Addr() net.Addr { return address(o.door.name) }
 
 // address is a broker's name as raft's address.
 type address string
@@ -71,7 +64,7 @@ func (a address) String() string { return string(a) }
 
 // Alone is a Wire to nobody, for a cluster of one.
 func Alone() Wire {
-	return Wire{Listener: &mute{closed: make(chan struct{})}, Dial: func(context.Context, statement.BrokerName) (net.Conn, error) {
+	return Wire{Listener: newMute(), Dial: func(context.Context, statement.BrokerName) (net.Conn, error) {
 		return nil, errors.New("this broker is alone")
 	}}
 }
@@ -81,6 +74,8 @@ type mute struct {
 	once   sync.Once
 	closed chan struct{}
 }
+
+func newMute() *mute { return &mute{closed: make(chan struct{})} }
 
 // Accept waits for Close.
 func (m *mute) Accept() (net.Conn, error) {

@@ -82,7 +82,7 @@ func (r *trio) open(name statement.BrokerName) {
 		r.mu.Lock()
 		defer r.mu.Unlock()
 		return forger.Now().Add(r.ahead[name])
-	}, Wire: Wire{Listener: listener, Dial: r.dialFrom(name), Peers: asking{r, name}}})
+	}, Wire: Wire{Listener: listener, Dial: r.dialFrom(name), Who: r.who, Peers: asking{r, name}}})
 	if err != nil {
 		r.t.Fatal(err)
 	}
@@ -135,6 +135,18 @@ func (r *trio) dialFrom(from statement.BrokerName) func(context.Context, stateme
 		}
 		return conn, err
 	}
+}
+
+// who is the broker that dialled a connection: what TLS would have proved.
+func (r *trio) who(accepted net.Conn) (statement.BrokerName, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for conn, ends := range r.conns {
+		if conn.LocalAddr().String() == accepted.RemoteAddr().String() {
+			return ends[0], nil
+		}
+	}
+	return "", errors.New("nobody known")
 }
 
 // asking is one broker's Peers.

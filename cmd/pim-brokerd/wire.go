@@ -117,7 +117,7 @@ func serve(ctx context.Context, c config, listener net.Listener, ready func() er
 	m.front = edge.NewFront(listener, api.ServerTLS(held.certificate, m.brokers))
 	node, err := cluster.Open(cluster.Config{
 		Name: c.Name, Dir: c.Dir, Now: clock, Log: os.Stderr,
-		Wire: cluster.Wire{Listener: m.front.Raft(), Dial: m.dial, Peers: m},
+		Wire: cluster.Wire{Listener: m.front.Raft(), Dial: m.dial, Who: m.who, Peers: m},
 	})
 	if errors.Is(err, cluster.ErrEmpty) {
 		return fmt.Errorf("%w; type: pim-brokerd bootstrap CHAINFILE", err)

@@ -1,0 +1,189 @@
+package cluster
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/hashicorp/raft"
+)
+
+// transport is raft's transport. What goes out is raft's own network transport. What comes in has one of those for each
+// connection, so that the name in every message can be held to the broker at the other end: raft itself believes it, and a
+// broker without a vote could stand for election in the name of one that has it.
+type transport struct {
+	*raft.NetworkTransport // outbound; it accepts nothing
+
+	reach     outbound
+	door      *door
+	out       io.Writer
+	incoming  chan raft.RPC
+	heartbeat atomic.Pointer[func(raft.RPC)]
+	closing   chan struct{}
+	running   sync.WaitGroup
+
+	mu   sync.Mutex
+	open map[net.Conn]struct{} // nil once closed
+}
+
+func newTransport(config Config, door *door) *transport {
+	wire := outbound{Wire: config.Wire, door: door, mute: newMute()}
+	out := raft.NewNetworkTransport(wire, wirePool, wireTimeout, config.Log)
+	return &transport{NetworkTransport: out, reach: wire, door: door, out: config.Log, incoming: make(chan raft.RPC), closing: make(chan struct{}), open: map[net.Conn]struct{}{}}
+}
+
+// Consumer gives raft what other brokers ask.
+func (t *transport) Consumer() <-chan raft.RPC { return t.incoming }
+
+// SetHeartbeatHandler says who answers heartbeats past raft's main loop.
+func (t *transport) SetHeartbeatHandler(by func(raft.RPC)) { t.heartbeat.Store(&by) }
+
+// start begins to listen; before, nobody is heard.
+func (t *transport) start() { t.running.Go(t.listen) }
+
+// listen accepts connections until the listener is closed.
+func (t *transport) listen() {
+	for {
+		conn, err := t.reach.Listener.Accept()
+		if err != nil {
+			return
+		}
+		t.take(conn)
+	}
+}
+
+// take serves a connection, and remembers it to close it at the end.
+func (t *transport) take(conn net.Conn) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.open == nil {
+		conn.Close()
+		return
+	}
+	t.open[conn] = struct{}{}
+	t.running.Go(func() { t.serve(conn) })
+}
+
+func (t *transport) drop(conn net.Conn) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	delete(t.open, conn)
+	conn.Close()
+}
+
+// serve speaks with one broker until either side closes.
+func (t *transport) serve(conn net.Conn) {
+	defer t.drop(conn)
+	name, denied := t.reach.Who(conn)
+	if name == "" {
+		return
+	}
+	id, err := t.door.welcome(name, denied, conn)
+	if err != nil {
+		return
+	}
+	one := &single{Conn: conn, closed: make(chan struct{})}
+	inner := raft.NewNetworkTransport(one, 0, wireTimeout, t.out)
+	defer inner.Close()
+	inner.SetHeartbeatHandler(func(rpc raft.RPC) {
+		if by := t.heartbeat.Load(); by != nil && t.speaksForItself(id, rpc, one) {
+			(*by)(rpc)
+		}
+	})
+	for t.forward(id, inner, one) {
+	}
+}
+
+// forward hands one message to raft. It reports false at the end of the connection.
+func (t *transport) forward(id raft.ServerID, inner *raft.NetworkTransport, from *single) bool {
+	var rpc raft.RPC
+	select {
+	case rpc = <-inner.Consumer():
+	case <-from.closed:
+		return false
+	case <-t.closing:
+		return false
+	}
+	if !t.speaksForItself(id, rpc, from) {
+		return false
+	}
+	select {
+	case t.incoming <- rpc:
+		return true
+	case <-from.closed:
+		return false
+	case <-t.closing:
+		return false
+	}
+}
+
+// speaksForItself holds a message to the member that sends it, and ends the connection of one that lies.
+func (t *transport) speaksForItself(id raft.ServerID, rpc raft.RPC, from net.Conn) bool {
+	name, _, _ := split(id)
+	says, has := rpc.Command.(raft.WithRPCHeader)
+	if has {
+		header := says.GetRPCHeader()
+		if raft.ServerID(header.ID) == id && string(header.Addr) == string(name) {
+			return true
+		}
+	}
+	err := fmt.Errorf("it sends a %T in another's name", rpc.Command)
+	t.door.complain(name, err)
+	rpc.Respond(nil, err)
+	from.Close()
+	return false
+}
+
+// Close stops listening and ends every connection.
+func (t *transport) Close() error {
+	t.mu.Lock()
+	open := t.open
+	t.open = nil
+	t.mu.Unlock()
+	if open == nil {
+		return nil
+	}
+	close(t.closing)
+	err := errors.Join(t.NetworkTransport.Close(), t.reach.Listener.Close())
+	for conn := range open {
+		conn.Close()
+	}
+	t.running.Wait()
+	return err
+}
+
+// single is the listener of one connection, already accepted.
+type single struct {
+	net.Conn
+	given  atomic.Bool
+	once   sync.Once
+	closed chan struct{}
+}
+
+// Accept returns the connection, once.
+func (s *single) Accept() (net.Conn, error) {
+	if !s.given.Swap(true) {
+		return s, nil
+	}
+	<-s.closed
+	return nil, net.ErrClosed
+}
+
+// Close ends the connection and Accept.
+func (s *single) Close() (err error) {
+	s.once.Do(func() {
+		close(s.closed)
+		err = s.Conn.Close()
+	})
+	return err
+}
+
+// Addr names nobody: nothing dials it.
+func (s *single) Addr() net.Addr { return s.LocalAddr() }
+
+// Dial reaches nobody.
+func (s *single) Dial(raft.ServerAddress, time.Duration) (net.Conn, error) { return nil, net.ErrClosed }
