@@ -131,14 +131,14 @@ func formatRaft(config Config, mark string, begin founding) error {
 	if err := os.MkdirAll(filepath.Join(config.Dir, snapshots), 0o700); err != nil {
 		return err
 	}
-	kept, err := raft.NewFileSnapshotStore(config.Dir, keptSnapshots, config.Log)
+	kept, err := openSnapshots(config.Dir, config.Log)
 	if err != nil {
 		return err
 	}
 	transport := raft.NewNetworkTransport(outbound{Wire: Alone(), mute: newMute(), door: &door{name: config.Name}}, wirePool, wireTimeout, config.Log)
 	defer transport.Close()
 	voters := begin.voters()
-	if err := raft.BootstrapCluster(raftConfig(config, len(voters.Servers)), chainedStore{store}, store, kept, transport, voters); err != nil {
+	if err := raft.BootstrapCluster(raftConfig(config, len(voters.Servers)), chainedStore{store}, sealedValues{store}, kept, transport, voters); err != nil {
 		return fmt.Errorf("raft: %w", err)
 	}
 	data, err := json.Marshal(begin.proofs, json.Deterministic(true))

@@ -87,6 +87,9 @@ func (s chainedStore) check() error {
 		if err := intact(&entry); err != nil {
 			return err
 		}
+		if entry.Index != index {
+			return fmt.Errorf("raft entry %d stands in the place of %d: %w", entry.Index, index, ErrDisk)
+		}
 		if before != nil && !bytes.Equal(before, entry.Extensions[:sumLength]) {
 			return fmt.Errorf("raft entry %d does not follow the one before it: %w", index, ErrDisk)
 		}

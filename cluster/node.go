@@ -5,9 +5,6 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"os"
-	"path/filepath"
-	"slices"
 	"sync"
 	"time"
 
@@ -50,6 +47,9 @@ type Node struct {
 
 // Open starts a node on a disk that Bootstrap made. ErrEmpty, ErrDisk and a lock held by another process refuse.
 func Open(config Config) (*Node, error) {
+	if err := Preflight(config.Dir); err != nil {
+		return nil, err
+	}
 	mark, err := readMark(config.Dir)
 	if err != nil {
 		return nil, err
@@ -80,8 +80,7 @@ func (n *Node) start(config Config, mark string, store *raftboltdb.BoltStore) er
 	if n.begin, err = readFounding(store); err != nil {
 		return err
 	}
-	chained := chainedStore{store}
-	if err := chained.check(); err != nil {
+	if err := sealOwn(store, markKey, foundingKey); err != nil {
 		return err
 	}
 	kept, err := openSnapshots(config.Dir, config.Log)
@@ -90,7 +89,7 @@ func (n *Node) start(config Config, mark string, store *raftboltdb.BoltStore) er
 	}
 	n.door = newDoor(config.Name, mark, n.begin, store, n.log)
 	n.wire = newTransport(config, n.door)
-	n.raft, err = raft.NewRaft(raftConfig(config, len(n.begin.voters().Servers)), n.machine, chained, store, kept, n.wire)
+	n.raft, err = raft.NewRaft(raftConfig(config, len(n.begin.voters().Servers)), n.machine, chainedStore{store}, sealedValues{store}, kept, n.wire)
 	if err != nil {
 		return errors.Join(fmt.Errorf("raft: %w", err), n.wire.Close())
 	}
@@ -108,48 +107,14 @@ func (n *Node) stopKeeping() error {
 	return nil
 }
 
-// openSnapshots opens raft's snapshots after reading the newest one whole: raft would fall back to an older one without
-// a word, find the log shortened, and panic (FACTS R3).
-func openSnapshots(dir string, log io.Writer) (*raft.FileSnapshotStore, error) {
-	kept, err := raft.NewFileSnapshotStore(dir, keptSnapshots, log)
-	if err != nil {
-		return nil, fmt.Errorf("snapshots: %w", err)
-	}
-	newest, err := newestSnapshot(filepath.Join(dir, snapshots))
-	if err != nil || newest == "" {
-		return kept, err
-	}
-	_, stored, err := kept.Open(newest)
-	if err != nil {
-		return nil, fmt.Errorf("snapshot %s: %w: %w", newest, ErrDisk, err)
-	}
-	return kept, stored.Close()
-}
-
-// newestSnapshot returns the name (term-index-milliseconds) that raft would restore, or "" when there is none.
-func newestSnapshot(dir string) (string, error) {
-	entries, err := os.ReadDir(dir)
-	if err != nil {
-		return "", err
-	}
-	newest, newestAt := "", [3]uint64{}
-	for _, entry := range entries {
-		var at [3]uint64
-		if _, err := fmt.Sscanf(entry.Name(), "%d-%d-%d", &at[0], &at[1], &at[2]); err != nil || filepath.Ext(entry.Name()) == ".tmp" {
-			continue
-		}
-		if newest == "" || slices.Compare(at[:], newestAt[:]) > 0 {
-			newest, newestAt = entry.Name(), at
-		}
-	}
-	return newest, nil
-}
-
 // Events returns at most limit committed events from index on, and a channel that is closed once the log has grown
 // beyond what was there. Events are as public as the caller makes them: this authorises nothing.
 func (n *Node) Events(index uint64, limit int) ([][]byte, <-chan struct{}, error) {
 	grown := n.machine.next()
 	events, err := n.machine.log.Read(index, limit)
+	if errors.Is(err, ErrDisk) {
+		n.machine.fail(err)
+	}
 	if err != nil {
 		return nil, nil, unavailable(err)
 	}

@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"iter"
@@ -36,21 +37,18 @@ func Salvage(dir string) (*Salvaged, error) {
 	if _, err := os.Stat(path); err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrEmpty, err)
 	}
-	if err := checkWhole(path); err != nil {
+	log, err := eventsToRead(dir)
+	if err != nil {
 		return nil, err
 	}
-	db, err := bbolt.Open(path, 0o600, &bbolt.Options{ReadOnly: true, Timeout: openTimeout})
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", path, err)
-	}
-	s := &Salvaged{log: &EventLog{db: db}}
+	s := &Salvaged{log: log}
 	if s.State, err = s.fold(); err != nil {
-		return nil, errors.Join(err, db.Close())
+		return nil, errors.Join(err, log.close())
 	}
 	if s.Doubt = s.follow(dir); s.Doubt != nil {
 		s.tail = nil
 		if s.State, err = s.fold(); err != nil {
-			return nil, errors.Join(err, db.Close())
+			return nil, errors.Join(err, log.close())
 		}
 	}
 	s.Late = len(s.tail)
@@ -76,11 +74,43 @@ func (s *Salvaged) Events() iter.Seq2[[]byte, error] {
 	}
 }
 
-// all reads every event, in order.
+// eventsToRead opens an event log without changing a byte of it. The sums of one that an earlier build wrote are not there.
+func eventsToRead(dir string) (*EventLog, error) {
+	path := filepath.Join(dir, eventsFile)
+	if err := withPages(path, func(p pages, m meta) error {
+		_, err := p.edges(m, []string{string(bucketEvents)}, []string{string(bucketDisk), string(bucketSums)})
+		return err
+	}); err != nil {
+		return nil, err
+	}
+	db, err := bbolt.Open(path, 0o600, &bbolt.Options{ReadOnly: true, Timeout: openTimeout})
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	l := &EventLog{db: db}
+	if l.file, err = os.Open(path); err == nil {
+		err = db.View(func(tx *bbolt.Tx) error {
+			l.size.Store(length(tx.Bucket(bucketEvents)))
+			sums := tx.Bucket(bucketSums)
+			l.unsummed = sums == nil || length(sums) < l.Len()
+			return nil
+		})
+	}
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("%s: %w", path, err), l.close())
+	}
+	return l, nil
+}
+
+// all reads every event, in order, and condemns nothing.
 func (l *EventLog) all() iter.Seq2[[]byte, error] {
+	read := l.checked
+	if l.unsummed {
+		read = func(index uint64, limit int) ([][]byte, error) { return l.read(bucketEvents, index, limit) }
+	}
 	return func(yield func([]byte, error) bool) {
 		for next := uint64(0); ; {
-			leaves, err := l.Read(next, salvageBatch)
+			leaves, err := read(next, salvageBatch)
 			if err != nil {
 				yield(nil, err)
 				return
@@ -119,7 +149,10 @@ func (s *Salvaged) fold() (*broker.State, error) {
 // follow decides again what raft's log holds after its newest snapshot. What events.db has of it must be the same; what it has
 // not is the tail.
 func (s *Salvaged) follow(dir string) error {
-	if err := checkWhole(filepath.Join(dir, raftFile)); err != nil {
+	if err := withPages(filepath.Join(dir, raftFile), func(p pages, m meta) error {
+		_, err := wholeRaft(p, m)
+		return err
+	}); err != nil {
 		return err
 	}
 	store, err := raftboltdb.New(raftboltdb.Options{Path: filepath.Join(dir, raftFile), BoltOptions: &bbolt.Options{ReadOnly: true, Timeout: openTimeout}})
@@ -171,8 +204,8 @@ func (s *Salvaged) decide(state *broker.State, data []byte) error {
 		}
 		if state.Index() >= s.State.Index() {
 			s.tail = append(s.tail, leaf)
-		} else if err := s.log.same(state.Index(), [][]byte{leaf}); err != nil {
-			return err
+		} else if held, err := s.log.read(bucketEvents, state.Index(), 1); err != nil || !bytes.Equal(held[0], leaf) {
+			return errors.Join(err, fmt.Errorf("event %d is another one in %s: %w", state.Index(), eventsFile, ErrDisk))
 		}
 		broker.Evolve(state, event)
 	}
@@ -181,21 +214,21 @@ func (s *Salvaged) decide(state *broker.State, data []byte) error {
 
 // snapshotted returns the newest snapshot's state, and the raft index that it stands for; without one, the beginning.
 func snapshotted(dir string) (*broker.State, uint64, error) {
-	name, err := newestSnapshot(dir)
-	if err != nil || name == "" {
+	names, err := snapshotNames(dir)
+	if err != nil || len(names) == 0 {
 		return broker.NewState(), 0, err
 	}
-	var term, index uint64
-	if _, err := fmt.Sscanf(name, "%d-%d-", &term, &index); err != nil {
-		return nil, 0, fmt.Errorf("snapshot %s: %w: %w", name, ErrDisk, err)
+	newest := filepath.Join(dir, names[len(names)-1])
+	var state *broker.State
+	of, err := readKept(newest)
+	if err == nil {
+		var data []byte
+		if data, err = os.ReadFile(filepath.Join(newest, snapshotState)); err == nil {
+			state, err = broker.DecodeState(data)
+		}
 	}
-	data, err := os.ReadFile(filepath.Join(dir, name, "state.bin"))
 	if err != nil {
-		return nil, 0, fmt.Errorf("snapshot %s: %w: %w", name, ErrDisk, err)
+		return nil, 0, fmt.Errorf("snapshot %s: %w: %w", filepath.Base(newest), ErrDisk, err)
 	}
-	state, err := broker.DecodeState(data)
-	if err != nil {
-		return nil, 0, fmt.Errorf("snapshot %s: %w: %w", name, ErrDisk, err)
-	}
-	return state, index, nil
+	return state, of.Index, nil
 }

@@ -71,6 +71,7 @@ func TestWhatOnlyRaftsLogHoldsIsSalvaged(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	command.Rules = broker.Rules // which a new deployment begins under
 	data, err := broker.EncodeCommand(command)
 	if err != nil {
 		t.Fatal(err)

@@ -55,6 +55,8 @@ func dispatch(ctx context.Context, args []string) error {
 		return runCommand(ctx, words, args[1:])
 	case "dev":
 		return devCommand(ctx, words, args[1:])
+	case "preflight": // run's own, in a process that may die of what it finds
+		return preflightCommand(words, args[1:])
 	case "-h", "--help":
 		return flag.ErrHelp
 	default:

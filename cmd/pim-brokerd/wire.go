@@ -114,6 +114,9 @@ func serve(ctx context.Context, c config, listener net.Listener, ready func() er
 	}
 	m := &member{name: c.Name, record: filepath.Join(c.Dir, recordDir), secrets: held, calls: api.NewPeers(&held.certificate), log: journal()}
 	defer m.calls.Close()
+	if err := preflight(ctx, c.Dir); err != nil {
+		return advised(err)
+	}
 	m.front = edge.NewFront(listener, api.ServerTLS(held.certificate, m.brokers))
 	node, err := cluster.Open(cluster.Config{
 		Name: c.Name, Dir: c.Dir, Now: clock, Log: os.Stderr,
@@ -123,10 +126,10 @@ func serve(ctx context.Context, c config, listener net.Listener, ready func() er
 		return fmt.Errorf("%w; type: pim-brokerd bootstrap CHAINFILE", err)
 	}
 	if err != nil {
-		return err
+		return advised(err)
 	}
 	m.node.Store(node)
-	return errors.Join(m.run(ctx, node, ready), node.Close())
+	return advised(errors.Join(m.run(ctx, node, ready), node.Close()))
 }
 
 // run starts every part, and stops them all when one ends. When told to stop it lets another broker lead first, while it
