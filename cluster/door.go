@@ -23,7 +23,8 @@ const complainEvery = time.Minute
 var (
 	errOtherName = errors.New("it greets as a broker whose key it does not hold")
 	errCopied    = errors.New("its disk is a copy of this broker's")
-	errForeign   = errors.New("it was bootstrapped from another chain file")
+	errForeign   = errors.New("it was bootstrapped from another chain file, or one of the two was restored and the other was not; " +
+		"where the old record is: pim-brokerd quarantine, then pim-brokerd restore FILE")
 	errOtherDisk = errors.New("it came back with another disk and has forgotten what it promised; give it the disk it had, " +
 		"or on it: pim-brokerd quarantine, then pim-brokerd join CHAINFILE")
 )
@@ -83,7 +84,7 @@ func (d *door) judge(name statement.BrokerName, g greeting) error {
 	case g.mark == d.disk:
 		return errCopied
 	case g.origin != d.begin.origin:
-		return errForeign
+		return d.begin.foreign()
 	case joined:
 		return errOtherDisk
 	default:

@@ -80,7 +80,7 @@ func (n *Node) start(config Config, mark string, store *raftboltdb.BoltStore) er
 	if n.begin, err = readFounding(store); err != nil {
 		return err
 	}
-	if err := sealOwn(store, markKey, foundingKey); err != nil {
+	if err := sealOwn(store, markKey, foundingKey, restoreKey); err != nil {
 		return err
 	}
 	kept, err := openSnapshots(config.Dir, config.Log)

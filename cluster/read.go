@@ -20,7 +20,7 @@ const (
 
 var (
 	errNoLeader = errors.New("no broker leads")
-	errNothing  = errors.New("the first policy is not filed yet")
+	errNothing  = errors.New("the first policy, or the restore, is not filed yet")
 )
 
 // View lets fn look at a state that holds everything acknowledged before View was called, whoever leads: a leader makes
@@ -50,7 +50,7 @@ func (n *Node) show(err error, fn func(*broker.State)) error {
 	empty := false
 	if err == nil {
 		err = n.machine.read(func(state *broker.State) {
-			if empty = state.Index() == 0; !empty {
+			if empty = state.Index() == 0 || state.Epoch().Number < n.begin.epoch; !empty {
 				fn(state)
 			}
 		})
