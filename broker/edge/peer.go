@@ -6,6 +6,7 @@ import (
 
 	"pim-ssh/broker"
 	"pim-ssh/broker/api"
+	"pim-ssh/broker/policy"
 	"pim-ssh/broker/statement"
 )
 
@@ -61,7 +62,7 @@ func (s *Server) forPeer(r *http.Request, fn func(*broker.State)) error {
 	}
 	refused := error(denied)
 	err := s.lead(r.Context(), func(state *broker.State) {
-		if isBroker(state, key) {
+		if lists(state.Chain().Current(), key) {
 			refused = nil
 			fn(state)
 		}
@@ -79,8 +80,9 @@ func (s *Server) lead(ctx context.Context, fn func(*broker.State)) error {
 	return s.peer.Lead(ctx, fn)
 }
 
-func isBroker(state *broker.State, key statement.Key) bool {
-	for _, listed := range state.Chain().Current().Brokers {
+// lists reports whether a key is the identity of a broker that a policy lists.
+func lists(doc *policy.Document, key statement.Key) bool {
+	for _, listed := range doc.Brokers {
 		if listed.Identity == key {
 			return true
 		}

@@ -60,6 +60,7 @@ type Config struct {
 	Cluster Cluster
 	Peer    Peer       // nil: this broker is alone
 	Peers   *api.Peers // calls other brokers; nil with Peer
+	Member  Member
 	CA      ssh.Signer
 	Record  audit.Source // this broker's record: its newest checkpoint and its tiles
 	Now     func() statement.Time
@@ -72,6 +73,7 @@ type Server struct {
 	cluster  Cluster
 	peer     Peer
 	peers    *api.Peers
+	member   Member
 	ca       ssh.Signer
 	record   audit.Source
 	now      func() statement.Time
@@ -94,8 +96,8 @@ type Server struct {
 // New makes a server with the table of routes bound.
 func New(config Config) *Server {
 	s := &Server{
-		cluster: config.Cluster, peer: config.Peer, peers: config.Peers, ca: config.CA, record: config.Record, now: config.Now, random: config.Random,
-		log: config.Log, mux: http.NewServeMux(), filing: make(chan struct{}, maxFiling), large: make(chan struct{}, maxLarge),
+		cluster: config.Cluster, peer: config.Peer, peers: config.Peers, member: config.Member, ca: config.CA, record: config.Record, now: config.Now,
+		random: config.Random, log: config.Log, mux: http.NewServeMux(), filing: make(chan struct{}, maxFiling), large: make(chan struct{}, maxLarge),
 		pace: pace{members: true}, slotWait: headerTimeout, patience: frameTimeout, stopping: make(chan struct{}),
 	}
 	bound := s.handlers()
@@ -126,9 +128,11 @@ func (s *Server) handlers() map[api.RouteName]handler {
 		api.RouteWatch:      s.watch,
 		api.RouteCheckpoint: s.recordFile,
 		api.RouteTile:       s.recordFile,
+		api.RouteCluster:    s.clusterStatus,
 		api.RouteHealth:     s.health,
 		api.RoutePeerIndex:  s.peerIndex,
 		api.RoutePeerEvents: s.peerEvents,
+		api.RoutePeerStatus: s.peerStatus,
 	}
 }
 

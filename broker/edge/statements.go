@@ -93,6 +93,10 @@ func (s *Server) propose(ctx context.Context, proof statement.Proof, command bro
 	if err := share.take(key, s.now()); err != nil {
 		return broker.Outcome{}, err
 	}
+	if err := s.mayChange(ctx, command); err != nil {
+		share.give(key)
+		return broker.Outcome{}, err
+	}
 	outcome, err := s.cluster.Propose(ctx, command)
 	if outcome.Index < before {
 		share.give(key)

@@ -138,7 +138,7 @@ func (m *member) run(told context.Context, node *cluster.Node, ready func() erro
 	ctx, cancel := context.WithCancel(context.WithoutCancel(told))
 	defer cancel()
 	record := &effect.Record{Dir: m.record, Key: m.secrets.log, Events: node, Log: m.log}
-	server := edge.New(edge.Config{Cluster: node, Peer: m, Peers: m.calls, CA: m.secrets.ca, Record: record.Read, Now: clock, Random: rand.Reader, Log: m.log})
+	server := edge.New(edge.Config{Cluster: node, Peer: m, Peers: m.calls, Member: m, CA: m.secrets.ca, Record: record.Read, Now: clock, Random: rand.Reader, Log: m.log})
 	sweep := &effect.Sweep{Cluster: leading{node}, Now: clock, Every: sweepEvery, Log: m.log}
 	parts := []func() error{
 		func() error { return m.front.Run(ctx) },
