@@ -125,7 +125,7 @@ func format(config Config, begin founding) error {
 }
 
 func formatRaft(config Config, mark string, begin founding) error {
-	store, err := openRaftStore(config.Dir)
+	store, err := openRaftStore(config.Dir, config.Seams)
 	if err != nil {
 		return err
 	}

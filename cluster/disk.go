@@ -123,9 +123,9 @@ func readMark(dir string) (string, error) {
 }
 
 // openRaftStore opens raft.db; the caller closes it.
-func openRaftStore(dir string) (*raftboltdb.BoltStore, error) {
+func openRaftStore(dir string, seams Seams) (*raftboltdb.BoltStore, error) {
 	path := filepath.Join(dir, raftFile)
-	store, err := raftboltdb.New(raftboltdb.Options{Path: path, BoltOptions: &bbolt.Options{Timeout: openTimeout}})
+	store, err := raftboltdb.New(raftboltdb.Options{Path: path, BoltOptions: seams.store(&bbolt.Options{Timeout: openTimeout})})
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", path, err)
 	}

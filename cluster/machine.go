@@ -20,9 +20,10 @@ import (
 // Once something happens that would make this broker differ from its peers, it stops for ever: it applies, answers and
 // snapshots nothing more, and failed is closed.
 type machine struct {
-	log  *EventLog
-	now  func() statement.Time
-	said *slog.Logger
+	log   *EventLog
+	now   func() statement.Time
+	said  *slog.Logger
+	seams Seams
 
 	mu      sync.RWMutex
 	state   *broker.State
@@ -36,8 +37,8 @@ type machine struct {
 // fetch gets committed events from index on from the broker that leads.
 type fetch func(index uint64) ([][]byte, error)
 
-func newMachine(log *EventLog, now func() statement.Time, said *slog.Logger) *machine {
-	return &machine{log: log, now: now, said: said, state: broker.NewState(), changed: make(chan struct{}), failed: make(chan struct{})}
+func newMachine(log *EventLog, now func() statement.Time, said *slog.Logger, seams Seams) *machine {
+	return &machine{log: log, now: now, said: said, seams: seams, state: broker.NewState(), changed: make(chan struct{}), failed: make(chan struct{})}
 }
 
 // fetchBy says how to get events that this broker missed, once it can talk to others.
@@ -55,6 +56,7 @@ type applied struct {
 
 // Apply decides one committed command and folds its events.
 func (m *machine) Apply(entry *raft.Log) any {
+	m.seams.pass(PointApply)
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.cause != nil {
@@ -91,11 +93,11 @@ func (m *machine) apply(data []byte) (broker.Outcome, error) {
 			return broker.Outcome{}, err
 		}
 	}
-	if err := m.log.append(m.state.Index(), leaves); err != nil {
+	if err := m.seams.write(PointEvents, func() error { return m.log.append(m.state.Index(), leaves) }); err != nil {
 		return broker.Outcome{}, err
 	}
 	for _, event := range decided.Events {
-		broker.Evolve(m.state, event)
+		m.seams.evolve(m.state, event)
 	}
 	m.grown()
 	return decided.Outcome, refusal
@@ -178,7 +180,7 @@ func (m *machine) Snapshot() (raft.FSMSnapshot, error) {
 		return nil, m.cause
 	}
 	data, err := broker.EncodeState(m.state)
-	return frozen(data), err
+	return frozen{data, m.seams}, err
 }
 
 // Restore takes a stored state in place of the one there is. The event log must reach as far.
@@ -255,14 +257,19 @@ func (m *machine) fold(state *broker.State, leaves [][]byte) error {
 }
 
 // frozen is an encoded state on its way into a snapshot.
-type frozen []byte
+type frozen struct {
+	data  []byte
+	seams Seams
+}
 
 // Persist writes the state.
 func (f frozen) Persist(sink raft.SnapshotSink) error {
-	if _, err := sink.Write(f); err != nil {
-		return errors.Join(err, sink.Cancel())
-	}
-	return sink.Close()
+	return f.seams.write(PointSnapshot, func() error {
+		if _, err := sink.Write(f.data); err != nil {
+			return errors.Join(err, sink.Cancel())
+		}
+		return sink.Close()
+	})
 }
 
 // Release has nothing to release.

@@ -21,6 +21,8 @@ type Config struct {
 	Wire Wire
 	Now  func() statement.Time
 	Log  io.Writer // raft's own warnings and this package's, one line each
+
+	Seams Seams // for test support alone
 }
 
 // Node is one member of the cluster. It is safe for concurrent use.
@@ -33,6 +35,7 @@ type Node struct {
 	wire    *transport
 	peers   Peers // nil: alone
 	now     func() statement.Time
+	seams   Seams
 	log     *slog.Logger
 	rounds  rounds
 	closing chan struct{}
@@ -54,7 +57,7 @@ func Open(config Config) (*Node, error) {
 	if err != nil {
 		return nil, err
 	}
-	store, err := openRaftStore(config.Dir)
+	store, err := openRaftStore(config.Dir, config.Seams)
 	if err != nil {
 		return nil, err
 	}
@@ -63,7 +66,7 @@ func Open(config Config) (*Node, error) {
 		return nil, errors.Join(err, store.Close())
 	}
 	said := slog.New(slog.NewTextHandler(config.Log, nil))
-	node := &Node{name: config.Name, machine: newMachine(log, config.Now, said), peers: config.Wire.Peers, now: config.Now, log: said,
+	node := &Node{name: config.Name, machine: newMachine(log, config.Now, said, config.Seams), peers: config.Wire.Peers, now: config.Now, seams: config.Seams, log: said,
 		closing: make(chan struct{}), closers: []func() error{store.Close, log.close}}
 	node.rounds.ask = node.readIndex
 	if err := node.start(config, mark, store); err != nil {
@@ -89,7 +92,8 @@ func (n *Node) start(config Config, mark string, store *raftboltdb.BoltStore) er
 	}
 	n.door = newDoor(config.Name, mark, n.begin, store, n.log)
 	n.wire = newTransport(config, n.door)
-	n.raft, err = raft.NewRaft(raftConfig(config, len(n.begin.voters().Servers)), n.machine, chainedStore{store}, sealedValues{store}, kept, n.wire)
+	tuned := n.seams.tune(raftConfig(config, len(n.begin.voters().Servers)))
+	n.raft, err = raft.NewRaft(tuned, n.machine, seamedLog{chainedStore{store}, n.seams}, sealedValues{seamedVotes{store, n.seams}}, kept, n.wire)
 	if err != nil {
 		return errors.Join(fmt.Errorf("raft: %w", err), n.wire.Close())
 	}

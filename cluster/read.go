@@ -144,7 +144,7 @@ func (n *Node) lead(ctx context.Context) error {
 	caughtUp := n.caught == term
 	n.mu.Unlock()
 	if caughtUp {
-		if err := await(ctx, n.raft.VerifyLeader()); err != nil {
+		if err := await(ctx, n.seams.verify(n.raft)); err != nil {
 			return err
 		}
 		if n.raft.CurrentTerm() == term {

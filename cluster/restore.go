@@ -130,7 +130,7 @@ func rehearseRestore(state *broker.State, proof statement.Proof, now statement.T
 
 // formatRestoredRaft writes raft's side: a snapshot of the state, and no log.
 func formatRestoredRaft(config Config, mark string, begin founding, state *broker.State) error {
-	store, err := openRaftStore(config.Dir)
+	store, err := openRaftStore(config.Dir, config.Seams)
 	if err != nil {
 		return err
 	}
@@ -152,7 +152,7 @@ func formatRestoredRaft(config Config, mark string, begin founding, state *broke
 	if err != nil {
 		return fmt.Errorf("raft: %w", err)
 	}
-	if err := frozen(data).Persist(sink); err != nil {
+	if err := (frozen{data, config.Seams}).Persist(sink); err != nil {
 		return fmt.Errorf("raft: %w", err)
 	}
 	proofs, err := json.Marshal(begin.proofs, json.Deterministic(true))

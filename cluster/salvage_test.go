@@ -76,7 +76,7 @@ func TestWhatOnlyRaftsLogHoldsIsSalvaged(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	store, err := openRaftStore(l.dir)
+	store, err := openRaftStore(l.dir, Seams{})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -30,4 +30,4 @@ func (n *Node) Seats() ([]Seat, error) {
 }
 
 // Disk returns the id of this node's disk.
-func (n *Node) Disk() statement.Disk { return statement.Disk(n.wire.greeting.mark) }
+func (n *Node) Disk() statement.Disk { return statement.Disk(n.door.disk) }

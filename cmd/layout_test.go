@@ -35,7 +35,7 @@ var mayImport = map[string]struct {
 	"certs":                    {[]string{"broker/statement"}, "a leaf: grant to certificate and back, on signed words only"},
 	"certs/signer":             {[]string{"broker/statement"}, "the only place that holds a CA key"},
 	"cluster":                  {[]string{"broker", "broker/policy", "broker/statement"}, "raft carries commands between the brokers that policy lists; it knows no routes"},
-	"cluster/clustertest":      {[]string{"broker", "broker/statement", "cluster"}, "a cluster to cut, for tests"},
+	"cluster/clustertest":      {[]string{"*"}, "a cluster to cut, and who judges what came of it; test code only"},
 	"pam/wire":                 {nil, "a leaf shared with C by its vectors"},
 	"pam/agent":                {[]string{"broker", "broker/api", "broker/audit", "broker/policy", "broker/statement", "certs", "pam/wire"}, "the host judges with the broker's own rules"},
 	"pam/enforce":              {[]string{"broker/policy", "broker/statement"}, "what stands in /etc follows from policy and nothing else"},
@@ -102,6 +102,22 @@ var dependencies = map[string]string{
 	"golang.org/x/sys":                    "pidfd and peer credentials",
 	"golang.org/x/term":                   "passphrases and terminal width",
 	"pgregory.net/rapid":                  "state machines against a naive model",
+}
+
+// TestNoProgramReachesThroughSeams: what lets tests break a broker stays out of every program.
+func TestNoProgramReachesThroughSeams(t *testing.T) {
+	all, fset := sources(t)
+	for _, s := range all {
+		if s.test || s.pkg == "cluster" || slices.Contains(testSupport, s.pkg) {
+			continue
+		}
+		ast.Inspect(s.file, func(n ast.Node) bool {
+			if name, ok := n.(*ast.Ident); ok && name.Name == "Seams" {
+				t.Errorf("%s: cluster.Seams are for test support alone", fset.Position(n.Pos()))
+			}
+			return true
+		})
+	}
 }
 
 // Test support may be imported by tests and by other test support only.

@@ -11,14 +11,14 @@ type Who int
 
 // The closed set of callers. The zero value lets nobody in.
 const (
-	Nobody        Who = iota
-	Anyone            // nothing is known; what is served is signed by others, or proves its own author
-	Person            // a person of the current policy, by a read proof
-	Concerned         // a person, who sees only what concerns them
-	PersonOrHost      // a person by a read proof, or an enrolled host by its TLS key
-	Keeper            // an operator or an auditor, by a read proof
-	KeeperOrHost      // the same, or an enrolled host by its TLS key
-	Broker            // another broker of the current policy, by its TLS key
+	Nobody       Who = iota
+	Anyone           // nothing is known; what is served is signed by others, or proves its own author
+	Person           // a person of the current policy, by a read proof
+	Concerned        // a person, who sees only what concerns them
+	PersonOrHost     // a person by a read proof, or an enrolled host by its TLS key
+	Keeper           // an operator or an auditor, by a read proof
+	KeeperOrHost     // the same, or an enrolled host by its TLS key
+	Broker           // another broker of the current policy, by its TLS key
 )
 
 // String returns the word for the caller.
