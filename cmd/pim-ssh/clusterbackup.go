@@ -153,6 +153,6 @@ func (d *desk) sayBackup(signed audit.Signed, epoch uint64, path string) error {
 // clusterCommand is the family.
 func clusterCommand(d *desk) *cobra.Command {
 	cmd := &cobra.Command{Use: "cluster", Short: "look after the brokers"}
-	cmd.AddCommand(clusterBackupCommand(d))
+	cmd.AddCommand(clusterBackupCommand(d), clusterRestoreCommand(d))
 	return family(cmd)
 }

@@ -105,3 +105,16 @@ func reached(before []Seen, size uint64) []Seen {
 	}
 	return within
 }
+
+// Lacks returns what was seen before and is not in this record, unless a restore in it says why: heads that reach further, and
+// heads that contradict it.
+func (w Whole) Lacks(before []Seen) []Seen {
+	run := &reading{result: w.Verified}
+	var lacking []Seen
+	for _, seen := range before {
+		if run.checkBefore(w.Tree, []Seen{seen}) != nil {
+			lacking = append(lacking, seen)
+		}
+	}
+	return lacking
+}
