@@ -144,6 +144,9 @@ func (s *State) checkRules(c Command) error {
 // cluster decides a cluster statement. Under rules 1 it is what it is to a build that knows no others: nothing to file. A
 // raise that is refused leaves no event: the command stops every broker that does not know its rules, so none is made of it.
 func (t *turn) cluster(c Command) (Outcome, error) {
+	if t.rules < 2 && c.Kind == RaiseRules {
+		return Outcome{}, Refuse(Invalid, "upgrade pim-brokerd on all of them first", "rules 1 are in force, and the broker that leads can raise them to no others")
+	}
 	if t.rules < 2 {
 		return Outcome{}, Refuse(Invalid, "an operator raises them first: pim-ssh cluster rules 2", "rules 1 are in force, and know no cluster statements")
 	}
@@ -211,7 +214,7 @@ func (t *turn) removeBroker(b statement.Cluster, p statement.Proof) error {
 	case !member && (b.Disk != "" || !t.s.mayHaveFounded(b.Broker)):
 		return Refuse(Missing, look, "%s is no member", b.Broker)
 	case !m.Watching && !slices.ContainsFunc(t.s.voters(t.chain), func(name statement.BrokerName) bool { return name != b.Broker }):
-		return Refuse(Conflict, "pim-ssh cluster add another one first", "%s has the last vote", b.Broker)
+		return Refuse(Conflict, "add another one first: pim-ssh cluster add", "%s has the last vote", b.Broker)
 	}
 	t.add(&BrokerRemoved{Broker: b.Broker, Disk: b.Disk, Person: b.Person, Proof: p})
 	return nil
@@ -226,7 +229,7 @@ func (t *turn) raiseRules(b statement.Cluster, p statement.Proof) error {
 	case b.Rules > inForce+1:
 		return Refuse(Invalid, fmt.Sprintf("pim-ssh cluster rules %d", inForce+1), "rules are raised one by one, and %d are in force", inForce)
 	case b.Rules != t.rules:
-		return Refuse(Unavailable, "upgrade pim-brokerd on all of them first", "the broker that leads does not know rules %d", b.Rules)
+		return Refuse(Conflict, "upgrade pim-brokerd on all of them first", "the broker that leads does not know rules %d", b.Rules)
 	}
 	t.add(&RulesRaised{Rules: b.Rules, Person: b.Person, Proof: p})
 	return nil

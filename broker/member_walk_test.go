@@ -135,8 +135,8 @@ func (w *walk) cluster(*rapid.T) {
 // changes files a cluster statement. Under rules 1 nothing but dave's raise is even heard, and a statement that changes
 // nothing leaves nothing.
 func (w *walk) changes(b statement.Cluster, p statement.Proof, authentic bool, take func() (taken, changed bool)) {
-	raise := b.Action == statement.Raise && b.Rules == w.m.cluster.rules+1 && b.Person == "dave"
-	deaf := w.m.cluster.rules == 1 && !raise || raise && b.Rules > Rules
+	raise := b.Action == statement.Raise && b.Rules == w.m.cluster.rules+1 && b.Rules <= Rules && b.Person == "dave"
+	deaf := w.m.cluster.rules == 1 && !raise
 	kind := ChangeCluster
 	if b.Action == statement.Raise {
 		kind = RaiseRules

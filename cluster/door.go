@@ -6,13 +6,15 @@ import (
 	"log/slog"
 	"maps"
 	"net"
-	"strings"
+	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/hashicorp/raft"
 	raftboltdb "github.com/hashicorp/raft-boltdb/v2"
 
+	"pim-ssh/broker"
 	"pim-ssh/broker/statement"
 )
 
@@ -23,43 +25,32 @@ const complainEvery = time.Minute
 var (
 	errOtherName = errors.New("it greets as a broker whose key it does not hold")
 	errCopied    = errors.New("its disk is a copy of this broker's")
-	errForeign   = errors.New("it was bootstrapped from another chain file, or one of the two was restored and the other was not; " +
-		"where the old record is: pim-brokerd quarantine, then pim-brokerd restore FILE")
-	errOtherDisk = errors.New("it came back with another disk and has forgotten what it promised; give it the disk it had, " +
-		"or on it: pim-brokerd quarantine, then pim-brokerd join CHAINFILE")
+	errForeign   = errors.New("it was bootstrapped from another chain file, or only one of the two was restored; where the old record is: " +
+		"pim-brokerd quarantine, then pim-brokerd restore FILE")
+	errOtherDisk = errors.New("it came back with another disk, and has forgotten what it stored and promised")
 )
 
-// serverID is what raft knows a member by: the name of a broker that was bootstrapped, and name and disk of one that
-// joined. No id comes twice, because no disk does.
-func serverID(name statement.BrokerName, disk string) raft.ServerID {
-	if disk == "" {
-		return raft.ServerID(name)
-	}
-	return raft.ServerID(string(name) + "/" + disk)
-}
-
-// split takes a server's id apart. A broker that was bootstrapped has no disk in it.
-func split(id raft.ServerID) (name statement.BrokerName, disk string, joined bool) {
-	first, disk, joined := strings.Cut(string(id), "/")
-	return statement.BrokerName(first), disk, joined
-}
+// wayBack is what to type on a broker that is to come back with an empty disk.
+const wayBack = "type pim-brokerd quarantine, then pim-brokerd join CHAINFILE"
 
 // door decides whom this broker speaks raft with: a broker whose key TLS has checked, on the disk that it must have.
 type door struct {
 	name  statement.BrokerName
-	disk  string // this one's
+	disk  statement.Disk // this one's
 	id    raft.ServerID
 	begin founding
 	known *raftboltdb.BoltStore // the disks of brokers that were bootstrapped, as first met
+	look  func(func(*broker.State)) error
 	log   *slog.Logger
+	raft  atomic.Pointer[raft.Raft] // nil until it runs
 
 	mu    sync.Mutex
 	said  map[string]time.Time             // when something was last said of a broker
 	heard map[statement.BrokerName]Refusal // what others said to this one
 }
 
-func newDoor(name statement.BrokerName, disk string, begin founding, known *raftboltdb.BoltStore, log *slog.Logger) *door {
-	return &door{name: name, disk: disk, id: serverID(name, ""), begin: begin, known: known, log: log,
+func newDoor(id raft.ServerID, disk statement.Disk, begin founding, known *raftboltdb.BoltStore, look func(func(*broker.State)) error, log *slog.Logger) *door {
+	return &door{name: seatOf(id).Name, disk: disk, id: id, begin: begin, known: known, look: look, log: log,
 		said: map[string]time.Time{}, heard: map[statement.BrokerName]Refusal{}}
 }
 
@@ -71,37 +62,121 @@ type Refusal struct {
 
 // own is what this broker says.
 func (d *door) own() greeting {
-	return greeting{origin: d.begin.origin, mark: d.disk, id: d.id}
+	g := greeting{origin: d.begin.origin, mark: d.disk, id: d.id, restore: d.begin.restore}
+	if d.joined() {
+		g.origin = d.begin.chain.Deployment()
+		_ = d.look(func(state *broker.State) { g.events = state.Index() }) // a node that failed says none
+	}
+	return g
 }
 
+func (d *door) joined() bool { return seatOf(d.id).Disk != "" }
+
 // judge holds a broker, whose name TLS has proved, to what it says. A broker that was bootstrapped is remembered by the
-// disk it had the first time it was met.
+// disk it had the first time it was met; one that joined must have the disk that an operator named.
 func (d *door) judge(name statement.BrokerName, g greeting) error {
-	claimed, disk, joined := split(g.id)
+	seat := seatOf(g.id)
 	switch {
-	case claimed != name || joined && disk != g.mark:
+	case seat.Name != name || seat.Disk != "" && seat.Disk != g.mark:
 		return errOtherName
 	case g.mark == d.disk:
 		return errCopied
-	case g.origin != d.begin.origin:
-		return d.begin.foreign()
-	case joined:
-		return errOtherDisk
-	default:
-		return d.remember(name, g.mark)
 	}
+	if err := d.related(seat, g); err != nil {
+		return err
+	}
+	if err := d.stands(seat, g); err != nil || seat.Disk != "" {
+		return err
+	}
+	return d.remember(name, g.mark)
+}
+
+// related holds a broker to this one's founding. One that joined was never told it, only the deployment: who speaks to it
+// and whom it speaks to must agree on that, and on the founding among the policies, or by the restore, that it knows.
+func (d *door) related(seat Seat, g greeting) error {
+	same := g.origin == d.begin.origin
+	switch {
+	case seat.Disk != "":
+		same = g.origin == d.begin.chain.Deployment()
+	case d.joined():
+		same = d.mayHaveFounded(g)
+	}
+	if !same {
+		return d.begin.foreign()
+	}
+	return nil
+}
+
+// mayHaveFounded reports whether a broker greets as a founder of the cluster that this one has joined: of its newest epoch or,
+// while none is known here, of one that an operator began, or by policies that begin as the ones known here do.
+func (d *door) mayHaveFounded(g greeting) bool {
+	chain, epoch := d.begin.chain, broker.Epoch{}
+	_ = d.look(func(state *broker.State) { // a node that failed knows what it joined with
+		epoch = state.Epoch()
+		if state.Chain().Ref().Revision > chain.Ref().Revision {
+			chain = state.Chain()
+		}
+	})
+	if epoch.Number > 0 {
+		return g.origin == epoch.Proof.Hash()
+	}
+	if g.restore != nil {
+		_, err := broker.CheckRestore(chain, *g.restore)
+		return err == nil
+	}
+	return slices.Contains(originsOf(chain.Proofs()), g.origin)
+}
+
+// stands refuses what the log rules out. Raft's members are spoken to until they have left: they may be needed for that.
+// A broker that has folded more may know better than this one does.
+func (d *door) stands(seat Seat, g greeting) (why error) {
+	if slices.ContainsFunc(seatsOf(d.raft.Load()), func(s Seat) bool { return s.id() == g.id }) {
+		return nil
+	}
+	_ = d.look(func(state *broker.State) { // a node that failed goes by the keys and disks that it knows
+		standing := state.Standing(seat.Name, seat.Disk)
+		ahead := seat.Disk != "" && g.events > state.Index()
+		switch {
+		case state.Index() == 0, standing == broker.Voter, standing == broker.Watching, standing == broker.Unlisted: // keys tell who is unlisted
+		case standing == broker.Removed:
+			why = removed(state.Removal(seat.Name, seat.Disk))
+		case standing == broker.Listed && seat.Disk == "", ahead:
+		case seat.Disk == "":
+			why = fmt.Errorf("%s is a member with another disk: on it, %s", seat.Name, wayBack)
+		default:
+			why = d.waits(seat, standing)
+		}
+	})
+	return why
+}
+
+func removed(r broker.Removal, _ bool) error {
+	by := r.By
+	if by == "" {
+		by = "a policy"
+	}
+	return fmt.Errorf("%s was removed by %s at %s and does not come back with this disk: on it, %s", r.Name, by, r.At, wayBack)
+}
+
+// waits says what an operator has to type for a broker that joined.
+func (d *door) waits(seat Seat, standing broker.Standing) error {
+	first := ""
+	if standing == broker.OtherDisk || slices.ContainsFunc(seatsOf(d.raft.Load()), func(s Seat) bool { return s.Name == seat.Name }) {
+		first = fmt.Sprintf("pim-ssh cluster remove %s, then ", seat.Name)
+	}
+	return fmt.Errorf("%s is no member with this disk: an operator types %spim-ssh cluster add %s --disk %s", seat.Name, first, seat.Name, seat.Disk)
 }
 
 // remember keeps the disk that a bootstrapped broker had the first time it was met, and refuses any other from then on.
-func (d *door) remember(name statement.BrokerName, mark string) error {
+func (d *door) remember(name statement.BrokerName, disk statement.Disk) error {
 	before, err := d.known.Get(diskOf(name))
 	switch {
 	case errors.Is(err, raftboltdb.ErrKeyNotFound):
-		return d.known.Set(diskOf(name), []byte(mark))
+		return errors.Join(d.known.Set(diskOf(name), []byte(disk)), sealOwn(d.known, diskOf(name)))
 	case err != nil:
 		return err
-	case string(before) != mark:
-		return errOtherDisk
+	case string(before) != string(disk):
+		return fmt.Errorf("%w: give it the disk it had, or on it, %s; an operator types pim-ssh cluster remove %s", errOtherDisk, wayBack, name)
 	}
 	return nil
 }

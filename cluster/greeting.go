@@ -1,13 +1,16 @@
 package cluster
 
 import (
+	"encoding/binary"
 	"errors"
+	"fmt"
 	"io"
 	"strconv"
 	"strings"
 	"time"
 	"unicode"
 
+	"github.com/go-json-experiment/json"
 	"github.com/hashicorp/raft"
 
 	"pim-ssh/broker/statement"
@@ -28,18 +31,53 @@ var errGarbled = errors.New("what it says is no greeting")
 // sentence for people.
 type greeting struct {
 	origin statement.Hash // of a broker that joined: the deployment
-	mark   string         // markLength hex digits
-	id     raft.ServerID  // see serverID
-	events uint64         // that a broker that joined has folded: more than here, and it may know more than this broker
+	mark   statement.Disk
+	id     raft.ServerID // see Seat
+	events uint64        // that a broker that joined has folded: more than here, and it may know more than this broker
+
+	restore *statement.Proof // of a broker that was restored: what its origin is the hash of
 }
+
+// restored stands behind the id of a broker that was restored; the restore statement follows the greeting, by its length.
+const restored = "restored"
 
 // say writes a greeting: origin, mark, length of the rest, the rest.
 func (g greeting) say(w io.Writer) error {
 	rest := string(g.id)
-	if _, _, joined := split(g.id); joined {
+	if seatOf(g.id).Disk != "" {
 		rest += " " + strconv.FormatUint(g.events, 10)
 	}
-	return sayFields(w, g.origin, g.mark, rest)
+	if g.restore == nil {
+		return sayFields(w, g.origin, string(g.mark), rest)
+	}
+	proof, err := json.Marshal(g.restore, json.Deterministic(true))
+	if err == nil {
+		err = sayFields(w, g.origin, string(g.mark), rest+" "+restored)
+	}
+	if err == nil {
+		_, err = w.Write(append(binary.BigEndian.AppendUint32(nil, uint32(len(proof))), proof...))
+	}
+	return err
+}
+
+// hearRestore reads what follows the greeting of a broker that was restored.
+func hearRestore(r io.Reader, origin statement.Hash) (*statement.Proof, error) {
+	var length [4]byte
+	if _, err := io.ReadFull(r, length[:]); err != nil {
+		return nil, err
+	}
+	if binary.BigEndian.Uint32(length[:]) > 2*statement.MaxPayload {
+		return nil, errors.New("its restore statement is too long")
+	}
+	data := make([]byte, binary.BigEndian.Uint32(length[:]))
+	if _, err := io.ReadFull(r, data); err != nil {
+		return nil, err
+	}
+	proof, err := statement.ParseProof(data)
+	if err == nil && proof.Hash() != origin {
+		err = errors.New("its restore statement is another one")
+	}
+	return &proof, err
 }
 
 // refuse writes a refusal in place of a greeting.
@@ -78,20 +116,22 @@ func hear(r io.Reader) (greeting, error) {
 	if _, err := io.ReadFull(r, rest); err != nil {
 		return greeting{}, err
 	}
-	g := greeting{origin: statement.Hash(fixed[:len(statement.Hash{})]), mark: string(fixed[len(statement.Hash{}) : len(fixed)-1])}
-	if g.origin.IsZero() {
+	origin := statement.Hash(fixed[:len(statement.Hash{})])
+	if origin.IsZero() {
 		return greeting{}, refusedError{string(rest)}
 	}
+	mark, err := statement.ParseDisk(string(fixed[len(origin) : len(fixed)-1]))
 	id, events, joined := strings.Cut(string(rest), " ")
-	g.id = raft.ServerID(id)
-	if joined {
-		var err error
-		if g.events, err = strconv.ParseUint(events, 10, 64); err != nil {
-			return greeting{}, errGarbled
-		}
+	g := greeting{origin: origin, mark: mark, id: raft.ServerID(id)}
+	switch {
+	case err != nil || !joined:
+	case events == restored:
+		g.restore, err = hearRestore(r, origin)
+	default:
+		g.events, err = strconv.ParseUint(events, 10, 64)
 	}
-	if len(g.mark) != markLength || strings.Trim(g.mark, "0123456789abcdef") != "" {
-		return greeting{}, errGarbled
+	if err != nil {
+		return greeting{}, fmt.Errorf("%w: %w", errGarbled, err)
 	}
 	return g, nil
 }

@@ -15,6 +15,7 @@ import (
 	raftboltdb "github.com/hashicorp/raft-boltdb/v2"
 	"go.etcd.io/bbolt"
 
+	"pim-ssh/broker"
 	"pim-ssh/broker/statement"
 )
 
@@ -42,7 +43,7 @@ func TestABrokerGreetsForNobodyElse(t *testing.T) {
 		{"b2 under an id of another disk", "b2", greeting{mark: disk2, id: "b2/" + disk4}, errOtherName},
 		{"b2 with a copy of b1's disk", "b2", greeting{mark: disk1, id: "b2"}, errCopied},
 		{"b2 of another founding", "b2", greeting{mark: disk2, id: "b2", origin: statement.HashOf([]byte("other"))}, errForeign},
-		{"b2 with what is no disk", "b2", greeting{mark: strings.Repeat("\n", markLength), id: "b2"}, errGarbled},
+		{"b2 with what is no disk", "b2", greeting{mark: statement.Disk(strings.Repeat("\n", markLength)), id: "b2"}, errGarbled},
 		{"b2 with its one disk again", "b2", greeting{mark: disk2, id: "b2"}, nil},
 	} {
 		t.Run(c.sentence, func(t *testing.T) {
@@ -119,7 +120,8 @@ func newTestDoor(t *testing.T) (d *door, path string) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { known.Close() })
-	return newDoor("b1", disk1, founding{origin: statement.HashOf([]byte("founding"))}, known, slog.New(slog.NewTextHandler(io.Discard, nil))), path
+	look := func(fn func(*broker.State)) error { fn(broker.NewState()); return nil }
+	return newDoor("b1", disk1, founding{origin: statement.HashOf([]byte("founding"))}, known, look, slog.New(slog.NewTextHandler(io.Discard, nil))), path
 }
 
 // welcomed has somebody whose key is checked greet, and returns what came of it on either side.

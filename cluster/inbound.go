@@ -45,6 +45,18 @@ func (t *transport) SetHeartbeatHandler(by func(raft.RPC)) { t.heartbeat.Store(&
 // start begins to listen; before, nobody is heard.
 func (t *transport) start() { t.running.Go(t.listen) }
 
+// prompt has raft stand for election at once: where nobody else votes there is no silence to wait for.
+func (t *transport) prompt() {
+	rpc := raft.RPC{RespChan: make(chan raft.RPCResponse, 1),
+		Command: &raft.TimeoutNowRequest{RPCHeader: raft.RPCHeader{ProtocolVersion: raft.ProtocolVersionMax}}}
+	t.running.Go(func() {
+		select {
+		case t.incoming <- rpc:
+		case <-t.closing:
+		}
+	})
+}
+
 // listen accepts connections until the listener is closed.
 func (t *transport) listen() {
 	for {
@@ -123,7 +135,7 @@ func (t *transport) forward(id raft.ServerID, inner *raft.NetworkTransport, from
 
 // speaksForItself holds a message to the member that sends it, and ends the connection of one that lies.
 func (t *transport) speaksForItself(id raft.ServerID, rpc raft.RPC, from net.Conn) bool {
-	name, _, _ := split(id)
+	name := seatOf(id).Name
 	says, has := rpc.Command.(raft.WithRPCHeader)
 	if has {
 		header := says.GetRPCHeader()

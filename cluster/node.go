@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"slices"
 	"sync"
 	"time"
 
@@ -28,9 +29,11 @@ type Config struct {
 // Node is one member of the cluster. It is safe for concurrent use.
 type Node struct {
 	name    statement.BrokerName
+	id      raft.ServerID // what raft knows it by
 	begin   founding
 	machine *machine
 	raft    *raft.Raft
+	entries raft.LogStore
 	door    *door
 	wire    *transport
 	peers   Peers // nil: alone
@@ -38,13 +41,19 @@ type Node struct {
 	seams   Seams
 	log     *slog.Logger
 	rounds  rounds
+	shunned map[statement.BrokerName]bool // who sent events that were not the leader's; raft's one goroutine's
 	closing chan struct{}
 	keeping sync.WaitGroup
 	closers []func() error // in the order to close
 
+	// What keep alone uses, while this node leads.
+	founded  uint64       // the term in which the founding was made sure of
+	caughtUp map[Seat]int // how often in a row a member has answered that it has caught up
+
 	mu       sync.Mutex
 	stamp    statement.Time // the latest time this node stamped
 	caught   uint64         // the term in which this node has applied everything before its own leadership; 0: none
+	since    uint64         // the raft entry up to which that is so
 	yieldNot time.Time      // before this it does not try again to hand leadership over because of its clock
 }
 
@@ -67,7 +76,7 @@ func Open(config Config) (*Node, error) {
 	}
 	said := slog.New(slog.NewTextHandler(config.Log, nil))
 	node := &Node{name: config.Name, machine: newMachine(log, config.Now, said, config.Seams), peers: config.Wire.Peers, now: config.Now, seams: config.Seams, log: said,
-		closing: make(chan struct{}), closers: []func() error{store.Close, log.close}}
+		shunned: map[statement.BrokerName]bool{}, closing: make(chan struct{}), caughtUp: map[Seat]int{}, closers: []func() error{store.Close, log.close}}
 	node.rounds.ask = node.readIndex
 	if err := node.start(config, mark, store); err != nil {
 		return nil, errors.Join(err, node.closeStores())
@@ -83,22 +92,30 @@ func (n *Node) start(config Config, mark string, store *raftboltdb.BoltStore) er
 	if n.begin, err = readFounding(store); err != nil {
 		return err
 	}
-	if err := sealOwn(store, markKey, foundingKey, restoreKey); err != nil {
+	if err := sealOwn(store, markKey, foundingKey, restoreKey, joinedKey); err != nil {
 		return err
 	}
+	n.entries = chainedStore{store}
 	kept, err := openSnapshots(config.Dir, config.Log)
 	if err != nil {
 		return err
 	}
-	n.door = newDoor(config.Name, mark, n.begin, store, n.log)
+	if n.id, err = readID(store, config.Name, mark); err != nil {
+		return err
+	}
+	n.door = newDoor(n.id, statement.Disk(mark), n.begin, store, n.machine.read, n.log)
 	n.wire = newTransport(config, n.door)
-	tuned := n.seams.tune(raftConfig(config, len(n.begin.voters().Servers)))
-	n.raft, err = raft.NewRaft(tuned, n.machine, seamedLog{chainedStore{store}, n.seams}, sealedValues{seamedVotes{store, n.seams}}, kept, n.wire)
+	tuned := n.seams.tune(raftConfig(n.id, config.Log))
+	n.raft, err = raft.NewRaft(tuned, n.machine, seamedLog{n.entries, n.seams}, sealedValues{seamedVotes{store, n.seams}}, kept, n.wire)
 	if err != nil {
 		return errors.Join(fmt.Errorf("raft: %w", err), n.wire.Close())
 	}
+	n.door.raft.Store(n.raft)
 	n.machine.fetchBy(n.fetch)
 	n.wire.start()
+	if slices.Contains(n.Seats(), Seat{n.name, seatOf(n.id).Disk, true}) && n.alone() {
+		n.wire.prompt()
+	}
 	n.keeping.Go(n.keep)
 	n.keeping.Go(n.meet)
 	n.closers = append([]func() error{n.stopKeeping, func() error { return n.raft.Shutdown().Error() }, n.wire.Close}, n.closers...)
@@ -125,14 +142,22 @@ func (n *Node) Events(index uint64, limit int) ([][]byte, <-chan struct{}, error
 	return events, grown, nil
 }
 
+// Sum returns the sum of the first so many events, which there must be: equal sums, equal logs.
+func (n *Node) Sum(events uint64) (statement.Hash, error) {
+	if events > 0 { // a sum that was altered would have its reader doubt everybody else
+		if _, _, err := n.Events(events-1, 1); err != nil {
+			return statement.Hash{}, err
+		}
+	}
+	return n.machine.log.Sum(events)
+}
+
 // Failed is closed when the node has met something after which it may not go on; Err then says what.
 func (n *Node) Failed() <-chan struct{} { return n.machine.failed }
 
 // Err returns why the node failed, or nil.
 func (n *Node) Err() error {
-	n.machine.mu.RLock()
-	defer n.machine.mu.RUnlock()
-	return n.machine.cause
+	return n.machine.stopped()
 }
 
 // Close stops the node and closes its disk.

@@ -28,7 +28,12 @@ type Wire struct {
 type Peers interface {
 	// Index asks a broker, which must lead, how many events there are by now.
 	Index(ctx context.Context, leader statement.BrokerName) (uint64, error)
-	// Events asks a broker for committed events from index on, in order; fewer than there are, if it likes.
+	// Sum asks a broker, which must lead, for the sum of the first so many events, of which there are so many. ErrNoSums
+	// says that its build makes none.
+	Sum(ctx context.Context, leader statement.BrokerName, events uint64) (statement.Hash, error)
+	// Status asks a broker, which need not lead, how it is.
+	Status(ctx context.Context, name statement.BrokerName) (Status, error)
+	// Events asks any broker for committed events from index on, in order; fewer than there are, if it likes.
 	Events(ctx context.Context, from statement.BrokerName, index uint64) ([][]byte, error)
 }
 
@@ -64,9 +69,9 @@ func (a address) String() string { return string(a) }
 
 // Alone is a Wire to nobody, for a cluster of one.
 func Alone() Wire {
-	return Wire{Listener: newMute(), Dial: func(context.Context, statement.BrokerName) (net.Conn, error) {
-		return nil, errors.New("this broker is alone")
-	}}
+	errAlone := errors.New("this broker is alone")
+	return Wire{Listener: newMute(), Dial: func(context.Context, statement.BrokerName) (net.Conn, error) { return nil, errAlone },
+		Who: func(net.Conn) (statement.BrokerName, error) { return "", errAlone }}
 }
 
 // mute accepts nothing until it is closed.

@@ -214,6 +214,9 @@ func (c *Client) Record(ctx context.Context) audit.Source {
 	}
 }
 
+// ErrNotReady says that a broker was reached, and cannot answer for the cluster.
+var ErrNotReady = errors.New("the broker is not ready")
+
 // Health asks each broker in turn and returns nil when one is ready.
 func (c *Client) Health(ctx context.Context) error {
 	var answer Health
@@ -221,7 +224,7 @@ func (c *Client) Health(ctx context.Context) error {
 		return err
 	}
 	if !answer.Ready {
-		return &broker.Error{Kind: broker.Unavailable, Msg: "the broker is not ready", Hint: "try again in a moment"}
+		return &broker.Error{Kind: broker.Unavailable, Msg: ErrNotReady.Error(), Hint: "try again in a moment", Err: ErrNotReady}
 	}
 	return nil
 }

@@ -65,6 +65,7 @@ const (
 	RouteHealth     RouteName = "health"
 	RoutePeerIndex  RouteName = "peer index"
 	RoutePeerEvents RouteName = "peer events"
+	RoutePeerSum    RouteName = "peer sum"
 	RoutePeerStatus RouteName = "peer status"
 )
 
@@ -104,7 +105,8 @@ func Routes() []Route {
 		{RouteCluster, http.MethodGet, "/v1/cluster", nil, Keeper, 0, "the brokers: who leads, who votes, who answers, and how far behind"},
 		{RouteHealth, http.MethodGet, "/healthz", nil, Anyone, 0, "whether this broker can answer"},
 		{RoutePeerIndex, http.MethodGet, "/v1/peer/index", nil, Broker, 0, "how many events there are; only from the broker that leads"},
-		{RoutePeerEvents, http.MethodGet, "/v1/peer/events", []string{"from"}, Broker, 0, "committed events from an index on; only from the broker that leads"},
+		{RoutePeerEvents, http.MethodGet, "/v1/peer/events", []string{"from"}, Broker, 0, "committed events from an index on, as this broker has them"},
+		{RoutePeerSum, http.MethodGet, "/v1/peer/sum", []string{"of"}, Broker, 0, "the sum of the first so many events; only from the broker that leads"},
 		{RoutePeerStatus, http.MethodGet, "/v1/peer/status", nil, Broker, 0, "how this broker is, by its own word"},
 	}
 }

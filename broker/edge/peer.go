@@ -39,17 +39,42 @@ func (s *Server) peerIndex(_ http.ResponseWriter, r *http.Request) (any, error) 
 	return answer, err
 }
 
-// peerEvents shows another broker the log, a batch at a time.
+// peerSum tells another broker what to hold events to that it gets from anybody.
+func (s *Server) peerSum(_ http.ResponseWriter, r *http.Request) (any, error) {
+	of, _, err := number(r, "of")
+	if err != nil {
+		return nil, err
+	}
+	var have uint64
+	if err := s.forPeer(r, func(state *broker.State) { have = state.Index() }); err != nil {
+		return nil, err
+	}
+	if of > have {
+		return nil, broker.Refuse(broker.Missing, "", "there are %d events", have)
+	}
+	sum, err := s.cluster.Sum(of)
+	return api.PeerSum{Sum: sum}, err
+}
+
+// peerEvents shows another broker the log as this one has it, a batch at a time. It asks nobody.
 func (s *Server) peerEvents(_ http.ResponseWriter, r *http.Request) (any, error) {
 	from, _, err := number(r, "from")
 	if err != nil {
 		return nil, err
 	}
-	if err := s.forPeer(r, func(*broker.State) {}); err != nil {
+	if err := s.aPeer(r); err != nil {
 		return nil, err
 	}
 	events, _, err := s.cluster.Events(from, batch)
 	return api.PeerEvents{Events: events}, err
+}
+
+// aPeer lets in a caller who has proved the key of a broker that the policy lists, as far as this broker knows.
+func (s *Server) aPeer(r *http.Request) error {
+	if key, shown := hostKey(r); !shown || !lists(s.member.Chain().Current(), key) {
+		return broker.Refuse(broker.Denied, "", "this is between brokers")
+	}
+	return nil
 }
 
 // forPeer looks at the state for a caller who has proved the key of a broker that the current policy lists. Only the

@@ -5,6 +5,7 @@ import (
 	"pim-ssh/broker/api"
 	"pim-ssh/broker/edge"
 	"pim-ssh/broker/policy"
+	"pim-ssh/broker/statement"
 )
 
 // version is set by the build (-ldflags "-X main.version=…").
@@ -14,18 +15,23 @@ var version = "dev"
 func (m *member) Self() api.PeerStatus {
 	node := m.node.Load()
 	said := api.PeerStatus{Name: m.name, Disk: node.Disk(), Rules: broker.Rules, Version: version, Now: clock()}
-	_ = node.Local(func(state *broker.State) { said.Events = state.Index() }) // a node that failed has nothing to say
+	said.Events = node.Status().Events
+	for name, refusal := range node.Refusals() {
+		if said.Told == nil {
+			said.Told = map[statement.BrokerName]string{}
+		}
+		said.Told[name] = refusal.Why
+	}
 	return said
 }
 
 // Seats are raft's members as far as this broker knows.
-func (m *member) Seats() ([]edge.Seat, error) {
-	seats, err := m.node.Load().Seats()
+func (m *member) Seats() []edge.Seat {
 	var same []edge.Seat
-	for _, seat := range seats {
+	for _, seat := range m.node.Load().Seats() {
 		same = append(same, edge.Seat(seat))
 	}
-	return same, err
+	return same
 }
 
 // Chain is the policy as far as this broker knows it.

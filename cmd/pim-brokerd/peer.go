@@ -101,6 +101,29 @@ func (m *member) Index(ctx context.Context, leader statement.BrokerName) (uint64
 	return m.calls.Index(ctx, to)
 }
 
+// Sum is cluster's question to the broker that leads what to hold others' events to.
+func (m *member) Sum(ctx context.Context, leader statement.BrokerName, events uint64) (statement.Hash, error) {
+	to, err := m.broker(leader)
+	if err != nil {
+		return statement.Hash{}, err
+	}
+	sum, err := m.calls.Sum(ctx, to, events)
+	if broker.KindOf(err) == broker.Missing {
+		err = fmt.Errorf("%w: %w", cluster.ErrNoSums, err)
+	}
+	return sum, err
+}
+
+// Status is cluster's question to any other broker.
+func (m *member) Status(ctx context.Context, name statement.BrokerName) (cluster.Status, error) {
+	to, err := m.broker(name)
+	if err != nil {
+		return cluster.Status{}, err
+	}
+	said, err := m.calls.Status(ctx, name, to)
+	return cluster.Status{Disk: said.Disk, Events: said.Events}, err
+}
+
 // Events is cluster's question after events that this broker missed.
 func (m *member) Events(ctx context.Context, from statement.BrokerName, index uint64) ([][]byte, error) {
 	to, err := m.broker(from)

@@ -37,6 +37,7 @@ type trio struct {
 // one is one broker of a trio.
 type one struct {
 	dir, config, address string
+	build                string // the program it runs
 
 	mu   sync.Mutex
 	cmd  *exec.Cmd // nil while it does not run
@@ -46,11 +47,17 @@ type one struct {
 // newTrio has init and bootstrap done on each, as people do it, and starts them; web1 is enrolled.
 func newTrio(t *testing.T) *trio {
 	t.Helper()
+	return newTrioOf(t, os.Args[0])
+}
+
+// newTrioOf is newTrio with another build of pim-brokerd.
+func newTrioOf(t *testing.T, build string) *trio {
+	t.Helper()
 	r := &trio{t: t, names: []statement.BrokerName{"b1", "b2", "b3"}, all: map[statement.BrokerName]*one{}}
 	dir := t.TempDir()
 	listed := map[statement.BrokerName]policy.Broker{}
 	for _, name := range r.names {
-		b := &one{dir: filepath.Join(dir, string(name)), address: freeAddress(t), said: &bytes.Buffer{}}
+		b := &one{dir: filepath.Join(dir, string(name)), address: freeAddress(t), build: build, said: &bytes.Buffer{}}
 		keys, err := makeKeys(b.dir, name)
 		r.must(err)
 		keys.Address = b.address
@@ -61,7 +68,9 @@ func newTrio(t *testing.T) *trio {
 	r.world = forger.New(t, func(doc *policy.Document) { doc.Brokers = listed })
 	r.file = r.chainFile(dir, r.world.Chain)
 	for _, name := range r.names {
-		say(t, 0, "bootstrap", r.file, "--dir", r.all[name].dir)
+		if out, err := r.program(name, "bootstrap", r.file, "--dir", r.all[name].dir).CombinedOutput(); err != nil {
+			t.Fatalf("bootstrap: %v\n%s", err, out)
+		}
 	}
 	t.Cleanup(func() {
 		for _, name := range r.names {
@@ -108,13 +117,20 @@ func (r *trio) chainFile(dir string, chain policy.Chain) string {
 	return write(r.t, dir, "chain", text.String())
 }
 
+// program is a broker's own build with these words.
+func (r *trio) program(name statement.BrokerName, words ...string) *exec.Cmd {
+	cmd := program(context.Background(), words...)
+	cmd.Path = r.all[name].build
+	return cmd
+}
+
 // start starts a broker; it does not wait for the others.
 func (r *trio) start(name statement.BrokerName) {
 	r.t.Helper()
 	b := r.all[name]
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.cmd = program(context.Background(), "run", "--config", b.config)
+	b.cmd = r.program(name, "run", "--config", b.config)
 	b.cmd.Stderr = b.said
 	r.must(b.cmd.Start())
 }

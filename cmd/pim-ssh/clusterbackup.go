@@ -149,10 +149,3 @@ func (d *desk) sayBackup(signed audit.Signed, epoch uint64, path string) error {
 		signed.Size, signed.Root, signed.Broker, filepath.Base(path))
 	return nil
 }
-
-// clusterCommand is the family.
-func clusterCommand(d *desk) *cobra.Command {
-	cmd := &cobra.Command{Use: "cluster", Short: "look after the brokers"}
-	cmd.AddCommand(clusterBackupCommand(d), clusterRestoreCommand(d))
-	return family(cmd)
-}
