@@ -18,6 +18,7 @@ import (
 // restoring is dave's word that a record of this length goes on; the tree's root is pim-brokerd's to look at.
 func restoring(w *forger.World, size uint64, bend func(*statement.Restore)) statement.Proof {
 	body := statement.Restore{Head: w.Head(statement.KindRestore, "dave"), Epoch: 1, Size: size, Root: statement.HashOf([]byte("root")), Why: "all disks burnt"}
+	body.Created -= 2 // what is signed in the same second counts as signed before
 	if bend != nil {
 		bend(&body)
 	}
@@ -332,4 +333,66 @@ func TestASalvagedSurvivorIsRestored(t *testing.T) {
 	}
 	r.ready(r.names...)
 	r.filed(r.settled())
+}
+
+// TestABrokerJoinsARestoredCluster: it is told the deployment alone, and learns the epoch from who was restored.
+func TestABrokerJoinsARestoredCluster(t *testing.T) {
+	r := newTrio(t)
+	r.filed(r.leader())
+	backup := r.copied(r.leader())
+	for _, name := range r.names {
+		r.close(name)
+	}
+	proof := restoring(r.world, uint64(len(backup)), nil)
+	for _, name := range r.names {
+		r.restore(name, proof, backup)
+		r.open(name)
+	}
+	r.ready(r.names...)
+	r.list("b4")
+	disk := r.join("b4")
+	r.change(statement.Add, "b4", disk, false)
+	r.seated("b1", "b2", "b3", joined("b4", disk))
+	r.filed(r.leader())
+	r.agree()
+	r.close("b4")
+	r.open("b4") // which knows the epoch by now, and no other
+	r.filed(r.leader())
+	r.agree()
+	if epoch, _ := r.epoch("b4"); epoch.Number != 1 {
+		t.Errorf("b4 is in epoch %d", epoch.Number)
+	}
+}
+
+// TestADiskThatJoinedBeforeARestoreNeverReturns: b4 was a member, was away, and comes back with that disk.
+func TestADiskThatJoinedBeforeARestoreNeverReturns(t *testing.T) {
+	r := newTrio(t)
+	r.list("b4")
+	disk := r.join("b4")
+	r.change(statement.Add, "b4", disk, false)
+	r.seated("b1", "b2", "b3", joined("b4", disk))
+	r.agree()
+	backup := r.copied(r.leader())
+	for _, name := range r.names {
+		r.close(name)
+	}
+	old := r.dirs["b4"]
+	proof := restoring(r.world, uint64(len(backup)), nil)
+	for _, name := range r.names {
+		r.restore(name, proof, backup)
+	}
+	restoredDir := r.dirs["b4"]
+	r.dirs["b4"] = old
+	for _, name := range r.names {
+		r.open(name)
+	}
+	r.ready("b1", "b2", "b3")
+	r.within("b4 hears why", func() bool { return r.heard("b4", "pim-brokerd quarantine") })
+	r.filed(r.leader())
+	r.close("b4")
+	r.dirs["b4"] = restoredDir
+	r.open("b4")
+	r.ready("b4")
+	r.seated("b1", "b2", "b3", "b4")
+	r.agree()
 }
