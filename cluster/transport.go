@@ -76,9 +76,9 @@ func (*transport) AppendEntriesPipeline(raft.ServerID, raft.ServerAddress) (raft
 
 // Alone is a Wire to nobody, for a cluster of one.
 func Alone() Wire {
-	return Wire{Listener: newMute(), Dial: func(context.Context, statement.BrokerName) (net.Conn, error) {
-		return nil, errors.New("this broker is alone")
-	}}
+	errAlone := errors.New("this broker is alone")
+	return Wire{Listener: newMute(), Dial: func(context.Context, statement.BrokerName) (net.Conn, error) { return nil, errAlone },
+		Who: func(net.Conn) (statement.BrokerName, error) { return "", errAlone }}
 }
 
 // mute accepts nothing until it is closed.
