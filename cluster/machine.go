@@ -21,6 +21,7 @@ import (
 // snapshots nothing more, and failed is closed.
 type machine struct {
 	log   *EventLog
+	disk  *failstop
 	now   func() statement.Time
 	said  *slog.Logger
 	seams Seams
@@ -34,8 +35,8 @@ type machine struct {
 	alarmed statement.Time // when the clock was last complained of
 }
 
-func newMachine(log *EventLog, now func() statement.Time, said *slog.Logger, seams Seams) *machine {
-	return &machine{log: log, now: now, said: said, seams: seams, state: broker.NewState(), changed: make(chan struct{}), failed: make(chan struct{})}
+func newMachine(log *EventLog, disk *failstop, now func() statement.Time, said *slog.Logger, seams Seams) *machine {
+	return &machine{log: log, disk: disk, now: now, said: said, seams: seams, state: broker.NewState(), changed: make(chan struct{}), failed: make(chan struct{})}
 }
 
 // fetchBy says how to get events that this broker missed, once it can talk to others.
@@ -89,7 +90,10 @@ func (m *machine) apply(data []byte) (broker.Outcome, error) {
 			return broker.Outcome{}, err
 		}
 	}
-	if err := m.seams.write(PointEvents, func() error { return m.log.append(m.state.Index(), leaves) }); err != nil {
+	err = m.disk.do(eventsFile, func() error {
+		return m.seams.write(PointEvents, func() error { return m.log.append(m.state.Index(), leaves) })
+	})
+	if err != nil {
 		return broker.Outcome{}, err
 	}
 	m.fold(decided.Events)
