@@ -37,6 +37,9 @@ type Run struct {
 	hosts   []*host
 	faults  map[string]int
 
+	operating  sync.Mutex // held while operators change who is a member, or a disk is as good as lost
+	procedures sync.WaitGroup
+
 	mu     sync.Mutex
 	left   []leftover
 	starts []start
@@ -135,6 +138,9 @@ func (r *Run) whole() string {
 			return err.Error()
 		}
 	}
+	if err := r.list(begin); err != nil {
+		return err.Error()
+	}
 	ctx, stop := context.WithCancel(background)
 	var listening, working sync.WaitGroup
 	defer listening.Wait()
@@ -188,7 +194,7 @@ func (r *Run) lookAt(ctx context.Context, l *life) bool {
 func (r *Run) settle(background context.Context) string {
 	ctx, cancel := context.WithTimeout(background, calm)
 	defer cancel()
-	for _, name := range r.cluster.Names {
+	for _, name := range r.cluster.Members() {
 		for {
 			if l := r.cluster.brokers[name].current(); l != nil && r.lookAt(ctx, l) {
 				break
@@ -207,7 +213,7 @@ func (r *Run) settle(background context.Context) string {
 	r.left = nil
 	for {
 		r.final = nil
-		for _, name := range r.cluster.Names {
+		for _, name := range r.cluster.Members() {
 			if err := r.last(ctx, name); err != nil {
 				return fmt.Sprintf("%s: %v", name, err)
 			}
@@ -254,7 +260,7 @@ func (r *Run) askFresh(ctx context.Context) {
 	r.asked = r.cluster.Now()
 	for _, h := range r.hosts {
 		r.live[h.machine.Name] = map[statement.BrokerName][]broker.Stem{}
-		for _, name := range r.cluster.Names {
+		for _, name := range r.cluster.Members() {
 			newborn := &host{run: r, machine: h.machine, key: h.key, signer: h.signer, dice: h.dice}
 			newborn.wipe()
 			heard, cancel := context.WithTimeout(ctx, time.Second) // the opening comes at once, and a beat that ends it

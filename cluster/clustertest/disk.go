@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"encoding/binary"
 	"errors"
-	"fmt"
 	"io/fs"
 	"maps"
 	"os"
@@ -53,10 +52,8 @@ func (l *life) write(at cluster.Point, do func() error) error {
 	if l.gone.Load() || l.broker.current() != l { // not yet, or no longer
 		return do()
 	}
-	if at != cluster.PointEvents { // there the state is held, and virtual time does not pass for who waits for a lock
-		l.pass(at)
-	}
-	if err := l.broker.strike(); err != nil {
+	l.pass(at)
+	if err := l.broker.strike(at); err != nil {
 		return l.struck(at, err, do)
 	}
 	if l.broker.cluster.shape.Broken == NoSync && at == cluster.PointLog {
@@ -87,7 +84,7 @@ func (l *life) struck(at cluster.Point, err error, do func() error) error {
 		l.die(false, nil)
 		return do()
 	}
-	return fmt.Errorf("%s: %w", at, err)
+	return &fs.PathError{Op: "write", Path: string(at), Err: err}
 }
 
 // pass takes as long as the disk, or the process, is held up.
@@ -106,11 +103,12 @@ func (l *life) pass(cluster.Point) {
 	_ = l.broker.cluster.Wires.thawed(l.ctx, l.broker.Name)
 }
 
-// strike returns the error that a write meets.
-func (b *Broker) strike() error {
+// strike returns the error that a write meets. A disk that fails for good does so under other writes than a vote: raft
+// panics there, and would take this process with it.
+func (b *Broker) strike(at cluster.Point) error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if b.disk.fails == 0 {
+	if b.disk.fails == 0 || b.disk.fails != syscall.ENOSPC && at == cluster.PointVote {
 		return nil
 	}
 	b.disk.struck = true

@@ -38,6 +38,8 @@ var faults = []fault{
 	{"disk full", 4, (*Run).diskFull},
 	{"clock", 3, (*Run).clockJump},
 	{"hand over", 4, (*Run).handOver},
+	{"member comes or goes", 4, (*Run).comeOrGo},
+	{"disk replaced", 3, (*Run).replaced},
 }
 
 // dice are what one step of a run is drawn from: the same for the same seed, whatever happened before.
@@ -105,7 +107,8 @@ func (r *Run) strike(ctx context.Context, d *dice) {
 
 // one draws a broker; every other time it is the one that leads.
 func (r *Run) one(d *dice) *Broker {
-	name, leads := r.cluster.Names[d.IntN(len(r.cluster.Names))], d.IntN(2) == 0
+	members := r.cluster.Members()
+	name, leads := members[d.IntN(60)%len(members)], d.IntN(2) == 0
 	if leader := r.cluster.Leader(); leads && leader != "" {
 		name = leader
 	}
@@ -114,8 +117,8 @@ func (r *Run) one(d *dice) *Broker {
 
 // two draws two brokers.
 func (r *Run) two(d *dice) (statement.BrokerName, statement.BrokerName) {
-	a, skip := r.one(d).Name, 1+d.IntN(len(r.cluster.Names)-1)
-	return a, r.cluster.Names[(slices.Index(r.cluster.Names, a)+skip)%len(r.cluster.Names)]
+	a, skip, members := r.one(d).Name, d.IntN(60), r.cluster.Members()
+	return a, members[(slices.Index(members, a)+1+skip%(len(members)-1))%len(members)]
 }
 
 func (r *Run) note(format string, args ...any) { r.cluster.log.note("FAULT "+format, args...) }
@@ -133,7 +136,10 @@ func (r *Run) restart(ctx context.Context) {
 
 // start starts a broker that is down. A disk that does not open is as bad as one that lost something.
 func (r *Run) start(b *Broker) {
-	if b.Up() {
+	b.mu.Lock()
+	stays := b.out || b.mends || b.life != nil
+	b.mu.Unlock()
+	if stays {
 		return
 	}
 	r.note("%s starts", b.Name)
@@ -302,18 +308,11 @@ func (r *Run) stalled(ctx context.Context, d *dice) {
 	b.trouble(trouble{})
 }
 
-func (r *Run) diskFails(ctx context.Context, d *dice) {
-	r.diskError(ctx, d, syscall.EIO, 300*time.Millisecond)
-}
 func (r *Run) diskFull(ctx context.Context, d *dice) {
-	r.diskError(ctx, d, syscall.ENOSPC, 3*time.Second)
-}
-
-func (r *Run) diskError(ctx context.Context, d *dice, is syscall.Errno, most time.Duration) {
 	b := r.one(d)
-	long := 10*time.Millisecond + d.upTo(most)
-	r.note("%s: %v for %s", b.Name, is, long)
-	b.trouble(trouble{fails: is})
+	long := 10*time.Millisecond + d.upTo(3*time.Second)
+	r.note("%s: disk full for %s", b.Name, long)
+	b.trouble(trouble{fails: syscall.ENOSPC})
 	_ = pause(ctx, long)
 	b.trouble(trouble{})
 }
@@ -385,6 +384,10 @@ func (r *Run) heal() {
 		b.mu.Unlock()
 		r.setClock(b, 0)
 		r.start(b)
+	}
+	r.procedures.Wait() // what operators have begun
+	for _, name := range r.cluster.Names {
+		r.start(r.cluster.brokers[name])
 	}
 	time.Sleep(5 * time.Second) // what was committed before reaches everybody
 	r.catchUp()
