@@ -24,6 +24,7 @@ type Status struct {
 	Disk   statement.Disk
 	Events uint64 // folded
 	Now    statement.Time
+	Low    bool // its disk is almost full
 }
 
 // plan is how raft's configuration differs from what the log says of the brokers.

@@ -68,7 +68,7 @@ func TestStories(t *testing.T) {
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"as": onStage((*stage).as), "broker": onStage((*stage).broker), "exits": exits, "eventually": eventually,
 			"firstline": firstLine, "enrol": onStage((*stage).enrol), "sshd": onStage((*stage).sshd), "keyfile": onStage((*stage).keyfile),
-			"interrupt": interrupt, "id": firstID,
+			"interrupt": interrupt, "id": firstID, "agekey": ageKey,
 		},
 	})
 }
