@@ -101,7 +101,7 @@ func (n *Node) start(config Config, mark string, store *raftboltdb.BoltStore) er
 	if err := sealOwn(store, markKey, foundingKey, joinedKey); err != nil {
 		return err
 	}
-	kept, err := openSnapshots(config.Dir, config.Log)
+	kept, err := openSnapshots(config.Dir, n.machine.disk, config.Log)
 	if err != nil {
 		return err
 	}

@@ -46,8 +46,13 @@ type one struct {
 // newTrio has init and bootstrap done on each, as people do it, and starts them; web1 is enrolled.
 func newTrio(t *testing.T) *trio {
 	t.Helper()
+	return newTrioOn(t, t.TempDir())
+}
+
+// newTrioOn is newTrio with every broker's disk in one directory.
+func newTrioOn(t *testing.T, dir string) *trio {
+	t.Helper()
 	r := &trio{t: t, names: []statement.BrokerName{"b1", "b2", "b3"}, all: map[statement.BrokerName]*one{}}
-	dir := t.TempDir()
 	listed := map[statement.BrokerName]policy.Broker{}
 	for _, name := range r.names {
 		b := &one{dir: filepath.Join(dir, string(name)), address: freeAddress(t), said: &bytes.Buffer{}}
