@@ -202,3 +202,37 @@ func (b *brim) opened(events []broker.Event) {
 		b.t.Errorf("on a full disk\n%s\nwere recorded, want\n%s", got, want)
 	}
 }
+
+// TestOneFullDiskOfThreeStopsNothing fills the disk of the broker that leads: another one leads, and grants go on.
+func TestOneFullDiskOfThreeStopsNothing(t *testing.T) {
+	full, dir := partition(t, `mount -t tmpfs -o size=64m none "$AT"`), t.TempDir()
+	if err := errors.Join(os.Mkdir(filepath.Join(full, "b1"), 0o700), os.Symlink(filepath.Join(full, "b1"), filepath.Join(dir, "b1"))); err != nil {
+		t.Fatal(err)
+	}
+	r := newTrioOn(t, dir)
+	for leader := r.leader(); leader != "b1"; leader = r.leader() {
+		r.signal(leader, syscall.SIGTERM)
+		r.must(r.all[leader].cmd.Wait())
+		r.start(leader)
+		r.must(r.caughtUp(leader))
+	}
+	fill(t, full)
+	start := time.Now()
+	r.within(20*time.Second, "another broker leads", func() bool {
+		_, err := r.as("alice").Submit(t.Context(), r.ask("alice"))
+		return err == nil && r.leader() != "b1"
+	})
+	t.Logf("another broker leads, and grants, after %s", time.Since(start).Round(time.Millisecond))
+	for range 20 {
+		asked := r.ask("alice")
+		_, err := r.as("alice").Submit(t.Context(), asked)
+		r.must(err)
+	}
+	status, err := r.as("dave").Cluster(t.Context())
+	r.must(err)
+	for _, b := range status.Brokers {
+		if b.Low != (b.Name == "b1") {
+			t.Errorf("%s: low %t", b.Name, b.Low)
+		}
+	}
+}
