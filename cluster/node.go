@@ -104,7 +104,7 @@ func (n *Node) start(config Config, mark string, store *raftboltdb.BoltStore) er
 		return err
 	}
 	n.entries = chainedStore{store}
-	kept, err := openSnapshots(config.Dir, config.Log)
+	kept, err := openSnapshots(config.Dir, n.machine.disk, config.Log)
 	if err != nil {
 		return err
 	}
