@@ -83,6 +83,9 @@ func (n *Node) found(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
+		if revision == 0 {
+			command.Founding = uint64(len(n.begin.proofs))
+		}
 		if _, err := n.propose(ctx, command, look); err != nil {
 			return err
 		}
