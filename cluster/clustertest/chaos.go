@@ -44,8 +44,7 @@ type Run struct {
 	left   []leftover
 	starts []start
 	final  []ending
-	live   map[statement.HostName]map[statement.BrokerName][]broker.Stem // what a fresh host would let start, told by each broker
-	asked  statement.Time                                                // when
+	newborn []newborn
 	short  string                                                        // why it did not come to its end
 }
 
@@ -64,12 +63,19 @@ type ending struct {
 	digest statement.Hash
 }
 
+// newborn is what a host that knows nothing would let start, as one broker told it.
+type newborn struct {
+	host  statement.HostName
+	by    statement.BrokerName
+	at    statement.Time
+	stems []broker.Stem
+}
+
 // Play runs one seed. It must be called inside a bubble of testing/synctest.
 func Play(t testing.TB, seed uint64, options Options) *Run {
 	t.Helper()
 	options = options.whole(seed)
-	r := &Run{Seed: seed, options: options, board: &board{}, faults: map[string]int{},
-		live: map[statement.HostName]map[statement.BrokerName][]broker.Stem{}}
+	r := &Run{Seed: seed, options: options, board: &board{}, faults: map[string]int{}}
 	r.cluster = New(t, options.Brokers, seed, options.Shape)
 	r.history = &History{cluster: r.cluster}
 	r.history.clock(0, 0)
@@ -257,17 +263,15 @@ func (r *Run) last(ctx context.Context, name statement.BrokerName) error {
 
 // askFresh has a host that knows nothing listen to each broker, and keeps what it would let start.
 func (r *Run) askFresh(ctx context.Context) {
-	r.asked = r.cluster.Now()
 	for _, h := range r.hosts {
-		r.live[h.machine.Name] = map[statement.BrokerName][]broker.Stem{}
 		for _, name := range r.cluster.Members() {
-			newborn := &host{run: r, machine: h.machine, key: h.key, signer: h.signer, dice: h.dice}
-			newborn.wipe()
+			fresh := &host{run: r, machine: h.machine, key: h.key, signer: h.signer, dice: h.dice}
+			fresh.wipe()
 			heard, cancel := context.WithTimeout(ctx, time.Second) // the opening comes at once, and a beat that ends it
-			newborn.listen(heard, name)
+			fresh.listen(heard, name)
 			cancel()
-			r.asked = r.cluster.Now()
-			r.live[h.machine.Name][name] = newborn.grants()
+			now := r.cluster.Now()
+			r.newborn = append(r.newborn, newborn{h.machine.Name, name, now, fresh.grants(now)})
 		}
 	}
 }

@@ -247,13 +247,13 @@ func (h *host) live(stem broker.Stem, now statement.Time) bool {
 	return err == nil
 }
 
-// grants returns what this host would let start at this moment, sorted.
-func (h *host) grants() []broker.Stem {
+// grants returns what this host would let start at a moment, sorted.
+func (h *host) grants(now statement.Time) []broker.Stem {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	var found []broker.Stem
 	for stem := range h.dossiers {
-		if h.live(stem, h.run.cluster.Now()) {
+		if h.live(stem, now) {
 			found = append(found, stem)
 		}
 	}

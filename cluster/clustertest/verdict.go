@@ -198,17 +198,15 @@ func (r *Run) checkStarts(opened map[broker.Stem]broker.Grant) []string {
 // checkHosts holds what fresh hosts would let start, told by each broker, to what the log says is live.
 func (r *Run) checkHosts(opened map[broker.Stem]broker.Grant, ended map[broker.Stem]bool) []string {
 	var wrong []string
-	const unsure = 15 // seconds that asking all of them may have taken
-	for name, by := range r.live {
-		for at, stems := range by {
-			for stem, g := range opened {
-				open, ours := slices.Contains(stems, stem), slices.Contains(g.Hosts, name) && !ended[stem]
-				switch {
-				case open && (!ours || r.asked >= g.Until.Add(unsure)):
-					wrong = append(wrong, fmt.Sprintf("%s, told by %s, would let %s start something: it is over, or not for that host", name, at, stem.Grant()))
-				case !open && ours && r.asked >= g.From && r.asked < g.Until:
-					wrong = append(wrong, fmt.Sprintf("%s, told by %s, lets %s start nothing, though it lives", name, at, stem.Grant()))
-				}
+	for _, n := range r.newborn {
+		for stem, g := range opened {
+			open := slices.Contains(n.stems, stem)
+			lives := slices.Contains(g.Hosts, n.host) && !ended[stem] && n.at >= g.From && n.at < g.Until
+			switch {
+			case open && !lives:
+				wrong = append(wrong, fmt.Sprintf("%s, told by %s, would let %s start something at %s: it is over, or not for that host", n.host, n.by, stem.Grant(), n.at))
+			case !open && lives:
+				wrong = append(wrong, fmt.Sprintf("%s, told by %s, lets %s start nothing at %s, though it lives", n.host, n.by, stem.Grant(), n.at))
 			}
 		}
 	}
