@@ -40,12 +40,12 @@ type Run struct {
 	operating  sync.Mutex // held while operators change who is a member, or a disk is as good as lost
 	procedures sync.WaitGroup
 
-	mu     sync.Mutex
-	left   []leftover
-	starts []start
-	final  []ending
+	mu      sync.Mutex
+	left    []leftover
+	starts  []start
+	final   []ending
 	newborn []newborn
-	short  string                                                        // why it did not come to its end
+	short   string // why it did not come to its end
 }
 
 // leftover is a statement whose outcome nobody was told.
