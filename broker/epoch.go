@@ -125,6 +125,13 @@ func (s *State) begin(e *EpochBegun) {
 	if len(s.cluster.Removed) == 0 {
 		s.cluster.Removed = nil
 	}
+	for stem := range s.open {
+		s.change(stem, func(r *Request) {
+			if r.Grant == nil {
+				r.Dossier.Ended = &Ended{How: EndedByRestore, At: s.now}
+			}
+		})
+	}
 	s.cluster.Rules = e.Rules
 	s.cluster.Epoch = &Epoch{Number: e.Epoch, Begun: body.Created, Person: e.Person, Index: e.Index, Revision: s.chain.Ref().Revision, Proof: e.Proof}
 }

@@ -26,7 +26,7 @@ func (f *failstop) do(what string, write func() error) error {
 		return *why
 	}
 	err := write()
-	if err == nil || full(err) || errors.Is(err, ErrDisk) {
+	if err == nil || full(err) || errors.Is(err, ErrDisk) || errors.Is(err, errFailed) {
 		return err
 	}
 	err = fmt.Errorf("writing %s: %w: %w", what, errFailed, err)

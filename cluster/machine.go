@@ -226,7 +226,7 @@ func (m *machine) Snapshot() (raft.FSMSnapshot, error) {
 		return nil, m.cause
 	}
 	data, err := broker.EncodeState(m.state)
-	return frozen{data, m.seams}, err
+	return frozen{data, m.disk, m.seams}, err
 }
 
 // Restore takes a stored state in place of the one there is. The event log must reach as far.
@@ -253,16 +253,19 @@ func (m *machine) Restore(stored io.ReadCloser) error {
 // frozen is an encoded state on its way into a snapshot.
 type frozen struct {
 	data  []byte
+	disk  *failstop
 	seams Seams
 }
 
 // Persist writes the state.
 func (f frozen) Persist(sink raft.SnapshotSink) error {
-	return f.seams.write(PointSnapshot, func() error {
-		if _, err := sink.Write(f.data); err != nil {
-			return errors.Join(err, sink.Cancel())
-		}
-		return sink.Close()
+	return f.disk.do(snapshots, func() error {
+		return f.seams.write(PointSnapshot, func() error {
+			if _, err := sink.Write(f.data); err != nil {
+				return errors.Join(err, sink.Cancel())
+			}
+			return sink.Close()
+		})
 	})
 }
 

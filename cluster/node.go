@@ -104,7 +104,7 @@ func (n *Node) start(config Config, mark string, store *raftboltdb.BoltStore) er
 		return err
 	}
 	n.entries = chainedStore{store}
-	kept, err := openSnapshots(config.Dir, config.Log)
+	kept, err := openSnapshots(config.Dir, n.machine.disk, config.Log)
 	if err != nil {
 		return err
 	}
@@ -112,7 +112,7 @@ func (n *Node) start(config Config, mark string, store *raftboltdb.BoltStore) er
 		return err
 	}
 	n.door = newDoor(n.id, statement.Disk(mark), n.begin, store, n.machine.read, n.log)
-	n.wire = newTransport(config, n.door)
+	n.wire = newTransport(config, n.door, newClocks(n.now, n.door.seats, n.ask, n.log))
 	disk := n.machine.disk
 	tuned := n.seams.tune(raftConfig(n.id, config.Log))
 	n.raft, err = raft.NewRaft(tuned, n.machine, stoppingLog{seamedLog{n.entries, n.seams}, disk},

@@ -73,14 +73,19 @@ func (s *speech) forget() {
 // newTrio has init and bootstrap done on each, as people do it, and starts them; web1 is enrolled.
 func newTrio(t *testing.T) *trio {
 	t.Helper()
-	return newTrioOf(t, os.Args[0])
+	return newTrioOn(t, t.TempDir(), os.Args[0])
 }
 
 // newTrioOf is newTrio with another build of pim-brokerd.
 func newTrioOf(t *testing.T, build string) *trio {
 	t.Helper()
+	return newTrioOn(t, t.TempDir(), build)
+}
+
+// newTrioOn is newTrioOf with every broker's disk in one directory.
+func newTrioOn(t *testing.T, dir, build string) *trio {
+	t.Helper()
 	r := &trio{t: t, names: []statement.BrokerName{"b1", "b2", "b3"}, all: map[statement.BrokerName]*one{}}
-	dir := t.TempDir()
 	listed := map[statement.BrokerName]policy.Broker{}
 	for _, name := range r.names {
 		b := &one{dir: filepath.Join(dir, string(name)), address: freeAddress(t), build: build, said: &speech{}}

@@ -167,6 +167,7 @@ func (s *stage) broker(ts *testscript.TestScript, _ bool, args []string) {
 	}
 	program, err := brokerd()
 	ts.Check(err)
+	ts.Setenv("BROKERD", program)
 	dir := filepath.Join(s.work, "dev")
 	ts.Check(os.MkdirAll(dir, 0o700))
 	os.Remove(filepath.Join(dir, "ready"))
