@@ -141,6 +141,9 @@ func (s *State) checkRules(c Command) error {
 // cluster decides a cluster statement. Under rules 1 it is what it is to a build that knows no others: nothing to file. A
 // raise that is refused leaves no event: the command stops every broker that does not know its rules, so none is made of it.
 func (t *turn) cluster(c Command) (Outcome, error) {
+	if t.rules < 2 && c.Kind == RaiseRules {
+		return Outcome{}, Refuse(Invalid, "upgrade pim-brokerd on all of them first", "rules 1 are in force, and the broker that leads can raise them to no others")
+	}
 	if t.rules < 2 {
 		return Outcome{}, Refuse(Invalid, "an operator raises them first: pim-ssh cluster rules 2", "rules 1 are in force, and know no cluster statements")
 	}

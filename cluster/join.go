@@ -16,6 +16,9 @@ import (
 // joinedKey is where raft.db of a broker that joined carries the disk's id: it is part of what raft knows the broker by.
 var joinedKey = []byte("pim-joined")
 
+// ErrHeld says that a running broker uses the directory.
+var ErrHeld = errors.New("a running broker holds this disk")
+
 // Join makes a directory into the disk of a broker that is to come into a cluster which others founded, and returns the id
 // that an operator adds it by. The chain is any of the deployment's that lists the broker. It talks to nobody. A directory
 // that holds anything of a broker's disk is ErrUsed; a join that breaks off leaves a directory that Open refuses.
@@ -103,7 +106,7 @@ func unheld(path string) error {
 	}
 	defer file.Close()
 	if err := syscall.Flock(int(file.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
-		return fmt.Errorf("%s is held by another process: %w", path, err)
+		return fmt.Errorf("%s: %w", path, ErrHeld)
 	}
 	return nil
 }

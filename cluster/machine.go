@@ -29,6 +29,8 @@ type machine struct {
 	mu      sync.RWMutex
 	state   *broker.State
 	changed chan struct{} // closed and replaced when the log grows
+	done    uint64        // the latest raft entry that was applied; 0 until one is
+	moved   chan struct{} // closed and replaced when done is set
 	cause   error         // why it stopped
 	failed  chan struct{}
 	fetch   fetch          // nil while the disk is being opened
@@ -36,7 +38,8 @@ type machine struct {
 }
 
 func newMachine(log *EventLog, disk *failstop, now func() statement.Time, said *slog.Logger, seams Seams) *machine {
-	return &machine{log: log, disk: disk, now: now, said: said, seams: seams, state: broker.NewState(), changed: make(chan struct{}), failed: make(chan struct{})}
+	return &machine{log: log, disk: disk, now: now, said: said, seams: seams, state: broker.NewState(), changed: make(chan struct{}), moved: make(chan struct{}),
+		failed: make(chan struct{})}
 }
 
 // fetchBy says how to get events that this broker missed, once it can talk to others.
@@ -65,6 +68,9 @@ func (m *machine) Apply(entry *raft.Log) any {
 		m.fail(fmt.Errorf("raft entry %d: %w", entry.Index, err))
 		return applied{err: m.stopped()}
 	}
+	m.done = entry.Index
+	close(m.moved)
+	m.moved = make(chan struct{})
 	return applied{outcome, err}
 }
 
@@ -158,6 +164,25 @@ func (m *machine) read(fn func(*broker.State)) error {
 	}
 	fn(m.state)
 	return nil
+}
+
+// pass waits until the raft entry with this index was applied.
+func (m *machine) pass(ctx context.Context, entry uint64) error {
+	for {
+		m.mu.RLock()
+		done, moved := m.done, m.moved
+		m.mu.RUnlock()
+		if done >= entry {
+			return nil
+		}
+		select {
+		case <-moved:
+		case <-m.failed:
+			return m.cause
+		case <-ctx.Done():
+			return fmt.Errorf("raft entry %d of %d: %w", done, entry, ctx.Err())
+		}
+	}
 }
 
 // reach waits until the state has folded so many events.

@@ -33,6 +33,7 @@ type Node struct {
 	begin   founding
 	machine *machine
 	raft    *raft.Raft
+	entries raft.LogStore
 	door    *door
 	wire    *transport
 	peers   Peers // nil: alone
@@ -54,6 +55,7 @@ type Node struct {
 	mu       sync.Mutex
 	stamp    statement.Time // the latest time this node stamped
 	caught   uint64         // the term in which this node has applied everything before its own leadership; 0: none
+	since    uint64         // the raft entry up to which that is so
 	yieldNot time.Time      // before this it does not try again to hand leadership over because of its clock
 }
 
@@ -101,6 +103,7 @@ func (n *Node) start(config Config, mark string, store *raftboltdb.BoltStore) er
 	if err := sealOwn(store, markKey, foundingKey, joinedKey); err != nil {
 		return err
 	}
+	n.entries = chainedStore{store}
 	kept, err := openSnapshots(config.Dir, n.machine.disk, config.Log)
 	if err != nil {
 		return err
@@ -109,10 +112,10 @@ func (n *Node) start(config Config, mark string, store *raftboltdb.BoltStore) er
 		return err
 	}
 	n.door = newDoor(n.id, statement.Disk(mark), n.begin, store, n.machine.read, n.log)
-	n.wire = newTransport(config, n.door)
+	n.wire = newTransport(config, n.door, newClocks(n.now, n.door.seats, n.ask, n.log))
 	disk := n.machine.disk
 	tuned := n.seams.tune(raftConfig(n.id, config.Log))
-	n.raft, err = raft.NewRaft(tuned, n.machine, stoppingLog{seamedLog{chainedStore{store}, n.seams}, disk},
+	n.raft, err = raft.NewRaft(tuned, n.machine, stoppingLog{seamedLog{n.entries, n.seams}, disk},
 		stoppingValues{sealedValues{seamedVotes{store, n.seams}}, disk}, kept, n.wire)
 	if err != nil {
 		return errors.Join(fmt.Errorf("raft: %w", err), n.wire.Close())

@@ -6,6 +6,8 @@ import (
 	"sync"
 	"time"
 
+	"github.com/hashicorp/raft"
+
 	"pim-ssh/broker"
 	"pim-ssh/broker/policy"
 	"pim-ssh/broker/statement"
@@ -136,19 +138,21 @@ func (n *Node) askLeader(ctx context.Context) (uint64, error) {
 	return n.peers.Index(ctx, leader)
 }
 
-// lead returns nil when this node leads and has applied what was committed before it did. Leader leases alone would not
-// do (FACTS R5).
+// lead returns nil when this node leads and has applied what was committed when it was called. Leader leases alone would
+// not do (FACTS R5), and neither would its word that it leads: what is committed, another broker may have applied and
+// shown before this one has.
 func (n *Node) lead(ctx context.Context) error {
-	term := n.raft.CurrentTerm()
+	term, last := n.raft.CurrentTerm(), n.raft.LastIndex()
 	n.mu.Lock()
-	caughtUp := n.caught == term
+	caughtUp, since := n.caught == term, n.since
 	n.mu.Unlock()
 	if caughtUp {
+		committed := n.raft.CommitIndex()
 		if err := await(ctx, n.seams.verify(n.raft)); err != nil {
 			return err
 		}
 		if n.raft.CurrentTerm() == term {
-			return nil
+			return n.folded(ctx, since, committed)
 		}
 	}
 	if err := await(ctx, n.raft.Barrier(enqueueTimeout)); err != nil {
@@ -156,7 +160,26 @@ func (n *Node) lead(ctx context.Context) error {
 	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	n.caught = term
+	n.caught, n.since = term, last
+	return nil
+}
+
+// folded waits until the commands among the raft entries after since, up to committed, are applied. What the log no longer
+// holds is in a snapshot, and so was applied.
+func (n *Node) folded(ctx context.Context, since, committed uint64) error {
+	for index := committed; index > since; index-- {
+		var entry raft.Log
+		err := n.entries.GetLog(index, &entry)
+		if errors.Is(err, raft.ErrLogNotFound) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		if entry.Type == raft.LogCommand {
+			return n.machine.pass(ctx, index)
+		}
+	}
 	return nil
 }
 

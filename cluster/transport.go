@@ -31,9 +31,9 @@ type Peers interface {
 	// Sum asks a broker, which must lead, for the sum of the first so many events, of which there are so many. ErrNoSums
 	// says that its build makes none.
 	Sum(ctx context.Context, leader statement.BrokerName, events uint64) (statement.Hash, error)
-	// Events asks any broker for committed events from index on, in order; fewer than there are, if it likes.
 	// Status asks a broker, which need not lead, how it is.
 	Status(ctx context.Context, name statement.BrokerName) (Status, error)
+	// Events asks any broker for committed events from index on, in order; fewer than there are, if it likes.
 	Events(ctx context.Context, from statement.BrokerName, index uint64) ([][]byte, error)
 }
 

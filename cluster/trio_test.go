@@ -39,7 +39,13 @@ type trio struct {
 
 func newTrio(t *testing.T) *trio {
 	t.Helper()
-	r := &trio{t: t, names: []statement.BrokerName{"b1", "b2", "b3"}, dirs: map[statement.BrokerName]string{}, nodes: map[statement.BrokerName]*Node{},
+	return newTrioOf(t, "b1", "b2", "b3")
+}
+
+// newTrioOf founds a cluster of other brokers.
+func newTrioOf(t *testing.T, names ...statement.BrokerName) *trio {
+	t.Helper()
+	r := &trio{t: t, names: names, dirs: map[statement.BrokerName]string{}, nodes: map[statement.BrokerName]*Node{},
 		ports: map[statement.BrokerName]string{}, cut: map[statement.BrokerName]bool{}, conns: map[net.Conn][2]statement.BrokerName{},
 		ahead: map[statement.BrokerName]statement.Seconds{}, said: map[statement.BrokerName]*bytes.Buffer{},
 		asked: map[statement.BrokerName]int{}, lies: map[statement.BrokerName]bool{}}
@@ -58,9 +64,12 @@ func newTrio(t *testing.T) *trio {
 	t.Cleanup(func() {
 		for _, name := range r.names {
 			r.close(name)
+			if t.Failed() {
+				t.Logf("%s:\n%s", name, r.said[name])
+			}
 		}
 	})
-	r.ready("b1", "b2", "b3")
+	r.ready(names...)
 	return r
 }
 
@@ -288,7 +297,7 @@ func (r *trio) within(what string, holds func() bool) {
 	r.t.Helper()
 	again := time.NewTicker(5 * time.Millisecond)
 	defer again.Stop()
-	for end := time.Now().Add(15 * time.Second); !holds(); <-again.C {
+	for end := time.Now().Add(30 * time.Second); !holds(); <-again.C {
 		if time.Now().After(end) {
 			r.t.Fatalf("never: %s", what)
 		}

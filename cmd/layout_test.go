@@ -81,6 +81,7 @@ var onlyIn = []struct {
 
 // dependencies are the modules we lean on directly, each with its reason.
 var dependencies = map[string]string{
+	"github.com/anishathalye/porcupine":   "is there an order of what people were told that the rules allow; tests only",
 	"github.com/coreos/go-systemd/v22":    "transient units, socket activation and sd_notify, as systemd's own authors speak them",
 	"github.com/go-json-experiment/json":  "the strict decoder: duplicate, unknown and case-variant names are errors",
 	"github.com/goccy/go-yaml":            "policy.yaml with line:column for every node",

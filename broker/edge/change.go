@@ -28,10 +28,7 @@ func (s *Server) mayChange(ctx context.Context, command broker.Command) error {
 	if err != nil || event == nil {
 		return err
 	}
-	seats, err := s.member.Seats()
-	if err != nil {
-		return err
-	}
+	seats := s.member.Seats()
 	switch event := event.(type) {
 	case *broker.RulesRaised:
 		return s.allKnow(ctx, chain, seats, event.Rules)

@@ -21,7 +21,7 @@ type Member interface {
 	// Self is what this broker says of itself when another one asks.
 	Self() api.PeerStatus
 	// Seats are raft's members as far as this broker knows.
-	Seats() ([]Seat, error)
+	Seats() []Seat
 	// Chain is the policy as far as this broker knows it, whoever leads: which keys are brokers', and where they are.
 	Chain() policy.Chain
 }
@@ -71,12 +71,8 @@ func (s *Server) clusterStatus(w http.ResponseWriter, r *http.Request) (any, err
 	if err != nil {
 		return nil, err
 	}
-	seats, err := s.member.Seats()
-	if err != nil {
-		return nil, err
-	}
 	self := s.member.Self()
-	answer := api.Cluster{Asked: self.Name, Leader: s.leader(r.Context(), self.Name, all.chain), Rules: all.rules, Events: all.events, Brokers: all.places(seats)}
+	answer := api.Cluster{Asked: self.Name, Leader: s.leader(r.Context(), self.Name, all.chain), Rules: all.rules, Events: all.events, Brokers: all.places(s.member.Seats())}
 	s.askAll(r.Context(), all, self, answer.Brokers)
 	return answer, nil
 }

@@ -103,12 +103,12 @@ func (a alone) Self() api.PeerStatus {
 }
 
 // Seats is b1's.
-func (a alone) Seats() ([]Seat, error) {
+func (a alone) Seats() []Seat {
 	var same []Seat
 	for _, seat := range a.Node.Seats() {
 		same = append(same, Seat(seat))
 	}
-	return same, nil
+	return same
 }
 
 func (s *stage) must(err error) {

@@ -77,7 +77,7 @@ func TestADiskFilledToTheBrimStillRecordsEnds(t *testing.T) {
 		t.Run(kind, func(t *testing.T) {
 			t.Parallel()
 			dir := partition(t, mount)
-			r := newTrioOn(t, dir)
+			r := newTrioOn(t, dir, os.Args[0])
 			b := brim{trio: r}
 			b.prepare()
 			filler := fill(t, dir)
@@ -209,7 +209,7 @@ func TestOneFullDiskOfThreeStopsNothing(t *testing.T) {
 	if err := errors.Join(os.Mkdir(filepath.Join(full, "b1"), 0o700), os.Symlink(filepath.Join(full, "b1"), filepath.Join(dir, "b1"))); err != nil {
 		t.Fatal(err)
 	}
-	r := newTrioOn(t, dir)
+	r := newTrioOn(t, dir, os.Args[0])
 	for leader := r.leader(); leader != "b1"; leader = r.leader() {
 		r.signal(leader, syscall.SIGTERM)
 		r.must(r.all[leader].cmd.Wait())

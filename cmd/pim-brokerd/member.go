@@ -27,12 +27,12 @@ func (m *member) Self() api.PeerStatus {
 }
 
 // Seats are raft's members as far as this broker knows.
-func (m *member) Seats() ([]edge.Seat, error) {
+func (m *member) Seats() []edge.Seat {
 	var same []edge.Seat
 	for _, seat := range m.node.Load().Seats() {
 		same = append(same, edge.Seat(seat))
 	}
-	return same, nil
+	return same
 }
 
 // Chain is the policy as far as this broker knows it.

@@ -8,9 +8,11 @@ import (
 	"flag"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -123,7 +125,7 @@ func serve(ctx context.Context, c config, listener net.Listener, ready func() er
 		Wire: cluster.Wire{Listener: m.front.Raft(), Dial: m.dial, Who: m.who, Peers: m},
 	})
 	if errors.Is(err, cluster.ErrEmpty) {
-		return fmt.Errorf("%w; type: pim-brokerd bootstrap CHAINFILE", err)
+		return fmt.Errorf("%w; type: pim-brokerd bootstrap CHAINFILE, or pim-brokerd join CHAINFILE where a cluster exists", err)
 	}
 	if err != nil {
 		return advised(err)
@@ -212,10 +214,18 @@ func (m *member) announce(ctx context.Context, node *cluster.Node, ready func() 
 	}
 	if err != nil {
 		m.log.Warn("serving, but no majority of the brokers is there yet", "broker", m.name, "error", err,
-			"hint", "start the others; each needs: pim-brokerd bootstrap, with the same chain file")
+			"hint", m.missing(node))
 	}
 	m.log.Info("ready", "broker", m.name, "address", m.front.HTTP().Addr(), "deployment", chain.Deployment(), "policy", chain.Ref().Revision)
 	return ready()
+}
+
+// missing is what to do about a broker that waits.
+func (m *member) missing(node *cluster.Node) string {
+	for name, refusal := range node.Refusals() {
+		return fmt.Sprintf("%s says: %s", name, refusal.Why)
+	}
+	return "start the others; each needs: pim-brokerd bootstrap, with the same chain file"
 }
 
 // status tells systemd, for people who ask it, who leads as far as this broker knows.
@@ -224,7 +234,7 @@ func (m *member) status(ctx context.Context, node *cluster.Node) {
 	defer look.Stop()
 	said := ""
 	for {
-		if now := statusOf(m.name, node.Leader()); now != said {
+		if now := statusOf(m.name, node.Leader(), node.Refusals()); now != said {
 			said = now
 			_, _ = daemon.SdNotify(false, "STATUS="+now) // nothing depends on it
 		}
@@ -236,13 +246,16 @@ func (m *member) status(ctx context.Context, node *cluster.Node) {
 	}
 }
 
-func statusOf(own, leader statement.BrokerName) string {
+func statusOf(own, leader statement.BrokerName, refusals map[statement.BrokerName]cluster.Refusal) string {
+	status := "follows " + string(leader)
 	switch leader {
 	case "":
-		return "no broker leads"
+		status = "no broker leads"
 	case own:
-		return "leads"
-	default:
-		return "follows " + string(leader)
+		status = "leads"
 	}
+	for _, name := range slices.Sorted(maps.Keys(refusals)) {
+		status += fmt.Sprintf("; %s says: %s", name, refusals[name].Why)
+	}
+	return status
 }

@@ -47,7 +47,11 @@ func (d *desk) clusterShown(ctx context.Context) (api.Cluster, error) {
 	if err != nil {
 		return api.Cluster{}, err
 	}
-	return client.Cluster(ctx)
+	shown, err := client.Cluster(ctx)
+	if broker.KindOf(err) == broker.Missing {
+		err = missing("upgrade pim-brokerd on every broker", "the broker that answers runs an older pim-brokerd, which cannot tell")
+	}
+	return shown, err
 }
 
 func (d *desk) showCluster(shown api.Cluster) error {

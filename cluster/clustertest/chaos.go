@@ -1,0 +1,248 @@
+package clustertest
+
+import (
+	"context"
+	"fmt"
+	randv2 "math/rand/v2"
+	"sync"
+	"testing"
+	"time"
+
+	"pim-ssh/broker"
+	"pim-ssh/broker/statement"
+	"pim-ssh/packaging/lab/forger"
+)
+
+// Options say what a run is made of.
+type Options struct {
+	Brokers int           // how many; 0: three
+	Storm   time.Duration // of virtual time in which things break; 0: 40 s
+	Think   time.Duration // between two things one person does; 0: 1.5 s
+	Shape   Shape
+}
+
+// Patience with a cluster whose faults are over.
+const (
+	calm       = 45 * time.Second // until every broker answers again, and says the same
+	startsWell = 20 * time.Second
+)
+
+// Run is one seed: a cluster, people, hosts, and what befalls them. What it was is judged by Verdict, outside the bubble.
+type Run struct {
+	Seed    uint64
+	options Options
+	cluster *Cluster
+	history *History
+	board   *board
+	hosts   []*host
+	random  *randv2.Rand // the faults'
+	faults  map[string]int
+
+	mu     sync.Mutex
+	left   []leftover
+	starts []start
+	final  []ending
+	live   map[statement.HostName]map[statement.BrokerName][]broker.Stem // what a fresh host would let start, told by each broker
+	asked  statement.Time                                                // when
+	short  string                                                        // why it did not come to its end
+}
+
+// leftover is a statement whose outcome nobody was told.
+type leftover struct {
+	op    *Op
+	proof statement.Proof
+}
+
+// ending is what one broker holds in the end.
+type ending struct {
+	name   statement.BrokerName
+	leaves [][]byte
+	index  uint64
+	now    statement.Time
+	digest statement.Hash
+}
+
+// Play runs one seed. It must be called inside a bubble of testing/synctest.
+func Play(t testing.TB, seed uint64, options Options) *Run {
+	t.Helper()
+	options = options.whole(seed)
+	r := &Run{Seed: seed, options: options, board: &board{}, random: randv2.New(randv2.NewPCG(seed, 0)), faults: map[string]int{},
+		live: map[statement.HostName]map[statement.BrokerName][]broker.Stem{}}
+	r.cluster = New(t, options.Brokers, seed, options.Shape)
+	r.history = &History{cluster: r.cluster}
+	r.history.clock(0, 0)
+	for name, tier := range map[statement.HostName]string{"db1": "db", "db2": "db", "web1": "web"} {
+		r.hosts = append(r.hosts, r.machine(name, tier, seed))
+	}
+	r.short = r.whole()
+	r.history.close()
+	if err := r.cluster.Close(); err != nil {
+		r.cluster.log.note("closing: %v", err)
+	}
+	return r
+}
+
+// whole fills in what is not said. One seed in three makes snapshots as production does.
+func (o Options) whole(seed uint64) Options {
+	random := randv2.New(randv2.NewPCG(seed, 7))
+	if o.Brokers == 0 {
+		o.Brokers = 3
+	}
+	if o.Storm == 0 {
+		o.Storm = 40 * time.Second
+	}
+	if o.Think == 0 {
+		o.Think = 1500 * time.Millisecond
+	}
+	if o.Shape.Snapshots == 0 && random.IntN(3) > 0 {
+		o.Shape.Snapshots, o.Shape.Trailing = 4+random.Uint64N(40), random.Uint64N(20)
+	}
+	return o
+}
+
+func (r *Run) world() *forger.World { return r.cluster.World }
+
+// bodyOf returns the request with these bytes, if anybody signed it.
+func (r *Run) bodyOf(hash statement.Hash) (statement.Request, bool) {
+	r.board.mu.Lock()
+	defer r.board.mu.Unlock()
+	for _, a := range r.board.all {
+		if a.proof.Hash() == hash {
+			return a.body, true
+		}
+	}
+	return statement.Request{}, false
+}
+
+func (r *Run) started(s start) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.starts = append(r.starts, s)
+}
+
+func (r *Run) leave(op *Op, proof statement.Proof) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.left = append(r.left, leftover{op, proof})
+}
+
+// whole is a run from the first election to the last look. It returns why it did not come to its end.
+func (r *Run) whole() string {
+	background := context.Background()
+	begin, cancel := context.WithTimeout(background, startsWell)
+	defer cancel()
+	for _, h := range r.hosts {
+		if err := h.enrol(begin); err != nil {
+			return err.Error()
+		}
+	}
+	ctx, stop := context.WithCancel(background)
+	var listening, working sync.WaitGroup
+	defer listening.Wait()
+	defer stop()
+	for _, h := range r.hosts {
+		listening.Go(func() { h.follow(ctx) })
+		listening.Go(func() { h.logins(ctx) })
+	}
+	listening.Go(func() { r.onlook(ctx, r.Seed) })
+	work, rest := context.WithCancel(ctx)
+	defer rest()
+	for _, c := range r.staff(r.Seed) {
+		working.Go(func() { c.work(work) })
+	}
+	r.storm(ctx)
+	r.heal()
+	_ = pause(ctx, 4*time.Second) // people go on for a while in a cluster that is whole
+	rest()
+	working.Wait()
+	return r.settle(background)
+}
+
+// onlook looks at brokers' states, as whoever answers people does, and keeps what it saw.
+func (r *Run) onlook(ctx context.Context, seed uint64) {
+	random := randv2.New(randv2.NewPCG(seed, 50))
+	for pause(ctx, time.Duration(random.Int64N(int64(400*time.Millisecond)))) == nil {
+		name := r.cluster.Names[random.IntN(len(r.cluster.Names))]
+		if l := r.cluster.brokers[name].current(); l != nil {
+			r.lookAt(ctx, l)
+		}
+	}
+}
+
+// lookAt looks once.
+func (r *Run) lookAt(ctx context.Context, l *life) bool {
+	seen := look{at: l.broker.Name}
+	seen.call, seen.acknowledged = r.history.before()
+	if l.broker.cluster.Wires.thawed(ctx, l.broker.Name) != nil {
+		return false
+	}
+	err := l.node.View(ctx, func(s *broker.State) { seen.index, seen.now, seen.digest = s.Index(), s.Now(), s.Digest() })
+	if err != nil || l.gone.Load() || l.broker.cluster.Wires.thawed(ctx, l.broker.Name) != nil {
+		return false
+	}
+	r.history.see(seen)
+	return true
+}
+
+// settle waits until every broker answers, asks once more for what nobody was told, and looks at everything a last time.
+func (r *Run) settle(background context.Context) string {
+	ctx, cancel := context.WithTimeout(background, calm)
+	defer cancel()
+	for _, name := range r.cluster.Names {
+		for {
+			if l := r.cluster.brokers[name].current(); l != nil && r.lookAt(ctx, l) {
+				break
+			}
+			if pause(ctx, 100*time.Millisecond) != nil {
+				return fmt.Sprintf("%s does not answer %s after the last fault", name, calm)
+			}
+		}
+	}
+	desk := &client{run: r, random: r.random}
+	for _, l := range r.left {
+		if !desk.submit(ctx, l.op, l.proof) {
+			return fmt.Sprintf("nobody says what came of a statement, in a cluster that is whole: %s", l.op)
+		}
+	}
+	r.left = nil
+	for _, name := range r.cluster.Names {
+		if err := r.last(ctx, name); err != nil {
+			return fmt.Sprintf("%s: %v", name, err)
+		}
+	}
+	r.askFresh(ctx)
+	return ""
+}
+
+// last takes everything one broker holds.
+func (r *Run) last(ctx context.Context, name statement.BrokerName) error {
+	l := r.cluster.brokers[name].current()
+	if l == nil {
+		return errRefused
+	}
+	e := ending{name: name}
+	if err := l.node.View(ctx, func(s *broker.State) { e.index, e.now, e.digest = s.Index(), s.Now(), s.Digest() }); err != nil {
+		return err
+	}
+	leaves, _, err := l.node.Events(0, int(e.index))
+	e.leaves = leaves
+	r.final = append(r.final, e)
+	return err
+}
+
+// askFresh has a host that knows nothing listen to each broker, and keeps what it would let start.
+func (r *Run) askFresh(ctx context.Context) {
+	r.asked = r.cluster.Now()
+	for _, h := range r.hosts {
+		r.live[h.machine.Name] = map[statement.BrokerName][]broker.Stem{}
+		for _, name := range r.cluster.Names {
+			newborn := &host{run: r, machine: h.machine, key: h.key, signer: h.signer, random: h.random}
+			newborn.wipe()
+			heard, cancel := context.WithTimeout(ctx, time.Second) // the opening comes at once, and a beat that ends it
+			newborn.listen(heard, name)
+			cancel()
+			r.asked = r.cluster.Now()
+			r.live[h.machine.Name][name] = newborn.grants()
+		}
+	}
+}
