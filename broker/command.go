@@ -37,6 +37,7 @@ const (
 	ReportHost       CommandKind = "ReportHost"
 	ChangeCluster    CommandKind = "ChangeCluster" // from rules 2 on
 	RaiseRules       CommandKind = "RaiseRules"    // to rules 2 or later
+	BeginEpoch       CommandKind = "BeginEpoch"    // the first command on restored disks
 	Tick             CommandKind = "Tick"
 )
 
@@ -104,6 +105,8 @@ func commandKind(b statement.Body) (CommandKind, error) {
 			return RaiseRules, nil
 		}
 		return ChangeCluster, nil
+	case statement.Restore:
+		return BeginEpoch, nil
 	default:
 		return "", Refuse(Invalid, "", "a %s statement is nothing to file", b.Header().Kind)
 	}

@@ -47,6 +47,8 @@ func Decide(s *State, c Command) (Decided, error) {
 		out, err = t.statement(c)
 	case ChangeCluster, RaiseRules:
 		out, err = t.cluster(c)
+	case BeginEpoch:
+		out, err = t.beginEpoch(c)
 	case AdoptPolicy:
 		out, err = t.adoptPolicy(c)
 	case Tick:
@@ -80,6 +82,9 @@ func (t *turn) statement(c Command) (Outcome, error) {
 	}
 	if kind, err := commandKind(o.Body); err != nil || kind != c.Kind {
 		return Outcome{}, Refuse(Invalid, "", "a %s command carries a %s statement", c.Kind, o.Body.Header().Kind)
+	}
+	if r, is := o.Body.(statement.Report); is && r.Epoch != 0 && t.rules < 2 {
+		return Outcome{}, Refuse(Invalid, "", "rules 1 are in force, and know no epochs")
 	}
 	if out, err, seen := t.s.before(o); seen {
 		return out, err
@@ -172,6 +177,9 @@ func (t *turn) granting(b statement.Body) error {
 	}
 	if d, decides := b.(statement.Decision); decides && d.Verdict == statement.Deny {
 		return nil
+	}
+	if err := t.s.ofThisEpoch(b.Header()); err != nil {
+		return err
 	}
 	if expires := t.chain.Current().Expires; t.now >= expires {
 		return Refuse(Denied, "ask a steward for a new revision: pim-ssh policy sign", "the policy expired at %s", expires)

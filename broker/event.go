@@ -192,6 +192,16 @@ type StatementRefused struct {
 	Proof     statement.Proof    `json:"proof"`
 }
 
+// EpochBegun: the deployment goes on from a copy of its record. What follows in the same breath ends every grant and request
+// from before. Its time is the operator's, and may be earlier than that of the events before it.
+type EpochBegun struct {
+	EventHead `json:",embed"`
+	Epoch     uint64           `json:"epoch"`
+	Rules     int              `json:"rules"` // in force from here on
+	Person    statement.Person `json:"person"`
+	Proof     statement.Proof  `json:"proof"`
+}
+
 func (RequestFiled) kind() EventKind      { return "RequestFiled" }
 func (DecisionFiled) kind() EventKind     { return "DecisionFiled" }
 func (RequestApproved) kind() EventKind   { return "RequestApproved" }
@@ -210,6 +220,7 @@ func (HostReported) kind() EventKind      { return "HostReported" }
 func (BrokerAdded) kind() EventKind       { return "BrokerAdded" }
 func (BrokerRemoved) kind() EventKind     { return "BrokerRemoved" }
 func (RulesRaised) kind() EventKind       { return "RulesRaised" }
+func (EpochBegun) kind() EventKind        { return "EpochBegun" }
 func (StatementRefused) kind() EventKind  { return "StatementRefused" }
 
 // EncodeEvent returns the event's one spelling: the bytes of its audit leaf.
@@ -271,6 +282,7 @@ var eventDecoders = map[EventKind]func([]byte) (Event, error){
 	"BrokerAdded":       decodeEvent[BrokerAdded],
 	"BrokerRemoved":     decodeEvent[BrokerRemoved],
 	"RulesRaised":       decodeEvent[RulesRaised],
+	"EpochBegun":        decodeEvent[EpochBegun],
 	"StatementRefused":  decodeEvent[StatementRefused],
 }
 
@@ -301,6 +313,8 @@ func checkRulesIn(e Event) error {
 			return fmt.Errorf("begins under rules %d, and is not the first", rules)
 		}
 	case *RulesRaised:
+		rules, least = e.Rules, 2
+	case *EpochBegun:
 		rules, least = e.Rules, 2
 	}
 	switch {
@@ -360,6 +374,8 @@ func Carried(e Event) (statement.Proof, bool) {
 		return e.Proof, true
 	case *RulesRaised:
 		return e.Proof, true
+	case *EpochBegun:
+		return e.Proof, true
 	case *StatementRefused:
 		return e.Proof, true
 	default:
@@ -392,6 +408,8 @@ func carriedKind(e Event) statement.Kind {
 		return statement.KindReport
 	case *BrokerAdded, *BrokerRemoved, *RulesRaised:
 		return statement.KindCluster
+	case *EpochBegun:
+		return statement.KindRestore
 	case *StatementRefused:
 		return e.Statement
 	default:

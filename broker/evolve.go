@@ -12,6 +12,9 @@ func Evolve(s *State, e Event) {
 	head := e.Head()
 	s.index = head.Index + 1
 	s.now = max(s.now, head.At)
+	if _, begins := e.(*EpochBegun); begins {
+		s.now = head.At
+	}
 	s.apply(e)
 	if p, carries := Carried(e); carries {
 		s.remember(p.Hash(), e)
@@ -52,6 +55,8 @@ func (s *State) apply(e Event) {
 		s.expel(Removal{Name: e.Broker, Disk: e.Disk, By: e.Person, At: e.At, Index: e.Index})
 	case *RulesRaised:
 		s.cluster.Rules = e.Rules
+	case *EpochBegun:
+		s.begin(e)
 	case *StatementRefused: // remembered, and nothing else
 	default:
 		s.applyGrant(e)

@@ -67,6 +67,22 @@ func sequel(t *testing.T) *scene {
 	return sc
 }
 
+// aftermath is sequel, and a restore: the leader's clock had run a day ahead, and something was open.
+func aftermath(t *testing.T) *scene {
+	sc := sequel(t)
+	open := sc.asks("erin", "db-admin", "db1")
+	sc.must(open)
+	sc.must(sc.approves("bob", open))
+	right := sc.now
+	sc.now += 3600
+	sc.must(sc.asks("erin", "db-admin", "db1"))
+	sc.now = right + 60
+	sc.must(sc.restores("dave", nil))
+	sc.now += 5
+	sc.must(sc.asks("erin", "web-deploy", "web1"))
+	return sc
+}
+
 func golden(t *testing.T, name string, got []byte) {
 	t.Helper()
 	path := filepath.Join("testdata", name)
@@ -101,7 +117,7 @@ func encoded(t *testing.T, events []Event) [][]byte {
 }
 
 func TestEveryKindOfEventKeepsItsEncoding(t *testing.T) {
-	sc := sequel(t)
+	sc := aftermath(t)
 	leaves := encoded(t, sc.log)
 	met := map[EventKind]bool{}
 	for i, e := range sc.log {
@@ -119,7 +135,7 @@ func TestEveryKindOfEventKeepsItsEncoding(t *testing.T) {
 
 func TestEveryKindOfCommandKeepsItsEncoding(t *testing.T) {
 	met := map[CommandKind]bool{}
-	for _, c := range sequel(t).taken {
+	for _, c := range aftermath(t).taken {
 		data, err := EncodeCommand(c)
 		if err != nil {
 			t.Fatal(err)
@@ -136,13 +152,13 @@ func TestEveryKindOfCommandKeepsItsEncoding(t *testing.T) {
 			golden(t, "commands/"+string(c.Kind)+".json", append(data, '\n'))
 		}
 	}
-	if len(met) != 10 {
+	if len(met) != 11 {
 		t.Errorf("met %v", met)
 	}
 }
 
 func TestEveryEventReadBackIsTheSameEvent(t *testing.T) {
-	sc := sequel(t)
+	sc := aftermath(t)
 	for i, leaf := range encoded(t, sc.log) {
 		e, err := DecodeEvent(leaf)
 		if err != nil {
@@ -155,11 +171,12 @@ func TestEveryEventReadBackIsTheSameEvent(t *testing.T) {
 	}
 }
 
-// The recorded logs were written by earlier builds, one under rules 1, one up to rules 2: today's rules must fold each to the
-// digest recorded beside it.
+// The recorded logs were written by earlier builds, one under rules 1, one up to rules 2, one with a restore: today's rules
+// must fold each to the digest recorded beside it.
 func TestRefoldingTheRecordedLogsGivesTheRecordedDigests(t *testing.T) {
 	refolds(t, everything(t), "log.ndjson", "digest")
 	refolds(t, sequel(t), "log-2.ndjson", "digest-2")
+	refolds(t, aftermath(t), "log-3.ndjson", "digest-3")
 }
 
 func refolds(t *testing.T, sc *scene, log, sum string) {
@@ -187,7 +204,7 @@ func refolds(t *testing.T, sc *scene, log, sum string) {
 }
 
 func TestASnapshotTakenAnywhereContinuesAsTheLogDoes(t *testing.T) {
-	sc := sequel(t)
+	sc := aftermath(t)
 	for cut := range sc.log {
 		s := NewState()
 		for _, e := range sc.log[:cut] {

@@ -17,6 +17,7 @@ type cluster struct {
 	Rules   int       `json:"rules,omitzero"`    // in force; 0 means 1, and 1 is never written
 	Members []Member  `json:"members,omitempty"` // those added, sorted by name
 	Removed []Removal `json:"removed,omitempty"` // sorted by name and disk; kept for ever
+	Epoch   *Epoch    `json:"epoch,omitempty"`   // the newest; nil: no restore ever
 }
 
 // Member is a broker that an operator added.
@@ -116,6 +117,8 @@ func (c Command) Under(s *State) Command {
 	switch {
 	case s.index == 0:
 		c.Rules = Rules
+	case c.Kind == BeginEpoch:
+		c.Rules = max(2, c.Rules) // rules 1 know no epochs, and every restored broker knows rules 2
 	case c.Kind == RaiseRules && c.Rules < Rules:
 		if b := bodyOf[statement.Cluster](c.Proof); b.Rules == c.Rules+1 && s.chain.Current().Operator(b.Person) {
 			c.Rules++
@@ -131,7 +134,7 @@ func (s *State) checkRules(c Command) error {
 	switch {
 	case c.Rules > Rules:
 		return fmt.Errorf("rules %d: %w", c.Rules, ErrUnknownVersion)
-	case s.index == 0 && c.Rules > 0, c.Rules == inForce, c.Kind == RaiseRules && c.Rules == inForce+1:
+	case s.index == 0 && c.Rules > 0, c.Rules == inForce, c.Kind == RaiseRules && c.Rules == inForce+1, c.Kind == BeginEpoch && c.Rules == max(2, inForce):
 		return nil
 	default:
 		return Refuse(Unavailable, "try again in a moment", "made under rules %d, and rules %d are in force", c.Rules, inForce)
@@ -273,6 +276,10 @@ func (s *State) mayHaveFounded(name statement.BrokerName) bool {
 	if _, removed := s.Removal(name, ""); removed {
 		return false
 	}
+	if s.cluster.Epoch != nil {
+		doc, known := s.chain.At(s.cluster.Epoch.Revision)
+		return known && lists(doc, name)
+	}
 	for i, index := range s.adopted {
 		if index != uint64(i) {
 			return false
@@ -345,7 +352,7 @@ func (c cluster) check() error {
 		return fmt.Errorf("state under rules %d: %w", c.Rules, ErrUnknownVersion)
 	}
 	ordered := inOrder(c.Members, func(a, b Member) int { return compareMember(a, b.Name) }) && inOrder(c.Removed, compareRemovals)
-	if c.Rules == 1 || c.Rules < 0 || c.Rules == 0 && len(c.Members)+len(c.Removed) > 0 || !ordered {
+	if c.Rules == 1 || c.Rules < 0 || c.Rules == 0 && (len(c.Members)+len(c.Removed) > 0 || c.Epoch != nil) || !ordered || !c.Epoch.sound() {
 		return errors.New("state: the cluster is not in canonical form")
 	}
 	return nil

@@ -27,9 +27,11 @@ var foundingKey = []byte("pim-founding")
 // founding is the policy chain that a deployment begins with. Its newest revision names the voters, and says which keys
 // speak raft until the log says so itself.
 type founding struct {
-	proofs []statement.Proof
-	chain  policy.Chain
-	origin statement.Hash // of its one spelling: every broker of a cluster has the same
+	proofs  []statement.Proof
+	chain   policy.Chain
+	origin  statement.Hash   // of its one spelling, or of the restore statement: every broker of a cluster has the same
+	restore *statement.Proof // what began the epoch that this disk was restored in; nil: it never was
+	epoch   uint64           // that epoch; 0: none
 }
 
 func newFounding(proofs []statement.Proof) (founding, error) {
@@ -46,7 +48,7 @@ func newFounding(proofs []statement.Proof) (founding, error) {
 		return founding{}, fmt.Errorf("first policy: %w", err)
 	}
 	data, err := json.Marshal(proofs, json.Deterministic(true))
-	return founding{proofs, chain, statement.HashOf(data)}, err
+	return founding{proofs: proofs, chain: chain, origin: statement.HashOf(data)}, err
 }
 
 // originsOf returns what the origin is of a founding with the first policy alone, with the first two, and so on.
@@ -203,6 +205,9 @@ func readFounding(store *raftboltdb.BoltStore) (founding, error) {
 		return founding{}, fmt.Errorf("%s: the founding chain: %w: %w", raftFile, ErrDisk, err)
 	}
 	begin, err := newFounding(proofs)
+	if err == nil {
+		begin, err = begin.readRestore(store)
+	}
 	if err != nil {
 		return founding{}, fmt.Errorf("%s: %w: %w", raftFile, ErrDisk, err)
 	}

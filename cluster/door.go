@@ -25,7 +25,8 @@ const complainEvery = time.Minute
 var (
 	errOtherName = errors.New("it greets as a broker whose key it does not hold")
 	errCopied    = errors.New("its disk is a copy of this broker's")
-	errForeign   = errors.New("it was bootstrapped from another chain file")
+	errForeign   = errors.New("it was bootstrapped from another chain file, or only one of the two was restored; where the old record is: " +
+		"pim-brokerd quarantine, then pim-brokerd restore FILE")
 	errOtherDisk = errors.New("it came back with another disk, and has forgotten what it stored and promised")
 )
 
@@ -61,7 +62,7 @@ type Refusal struct {
 
 // own is what this broker says.
 func (d *door) own() greeting {
-	g := greeting{origin: d.begin.origin, mark: d.disk, id: d.id}
+	g := greeting{origin: d.begin.origin, mark: d.disk, id: d.id, restore: d.begin.restore}
 	if d.joined() {
 		g.origin = d.begin.chain.Deployment()
 		_ = d.look(func(state *broker.State) { g.events = state.Index() }) // a node that failed says none
@@ -84,7 +85,7 @@ func (d *door) judge(name statement.BrokerName, g greeting) error {
 	case g.mark == d.disk:
 		return errCopied
 	}
-	if err := d.related(seat, g.origin); err != nil {
+	if err := d.related(seat, g); err != nil {
 		return err
 	}
 	if err := d.stands(seat, g); err != nil || seat.Disk != "" {
@@ -94,30 +95,39 @@ func (d *door) judge(name statement.BrokerName, g greeting) error {
 }
 
 // related holds a broker to this one's founding. One that joined was never told it, only the deployment: who speaks to it
-// and whom it speaks to must agree on that, and on the founding among the policies that it knows.
-func (d *door) related(seat Seat, origin statement.Hash) error {
-	same := origin == d.begin.origin
+// and whom it speaks to must agree on that, and on the founding among the policies, or by the restore, that it knows.
+func (d *door) related(seat Seat, g greeting) error {
+	same := g.origin == d.begin.origin
 	switch {
 	case seat.Disk != "":
-		same = origin == d.begin.chain.Deployment()
+		same = g.origin == d.begin.chain.Deployment()
 	case d.joined():
-		same = slices.Contains(d.foundings(), origin)
+		same = d.mayHaveFounded(g)
 	}
 	if !same {
-		return errForeign
+		return d.begin.foreign()
 	}
 	return nil
 }
 
-// foundings are the origins that a cluster can have whose policies begin as the ones known here do.
-func (d *door) foundings() []statement.Hash {
-	chain := d.begin.chain
+// mayHaveFounded reports whether a broker greets as a founder of the cluster that this one has joined: of its newest epoch or,
+// while none is known here, of one that an operator began, or by policies that begin as the ones known here do.
+func (d *door) mayHaveFounded(g greeting) bool {
+	chain, epoch := d.begin.chain, broker.Epoch{}
 	_ = d.look(func(state *broker.State) { // a node that failed knows what it joined with
+		epoch = state.Epoch()
 		if state.Chain().Ref().Revision > chain.Ref().Revision {
 			chain = state.Chain()
 		}
 	})
-	return originsOf(chain.Proofs())
+	if epoch.Number > 0 {
+		return g.origin == epoch.Proof.Hash()
+	}
+	if g.restore != nil {
+		_, err := broker.CheckRestore(chain, *g.restore)
+		return err == nil
+	}
+	return slices.Contains(originsOf(chain.Proofs()), g.origin)
 }
 
 // stands refuses what the log rules out. Raft's members are spoken to until they have left: they may be needed for that.

@@ -38,6 +38,8 @@ type EventLog struct {
 	file *os.File // for reading
 	size atomic.Uint64
 	sum  statement.Hash // of everything; the appender's
+
+	unsummed bool // opened to read only, and without sums for every event
 }
 
 // nothing is the sum of no events.

@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -9,6 +10,7 @@ import (
 	"time"
 	"unicode"
 
+	"github.com/go-json-experiment/json"
 	"github.com/hashicorp/raft"
 
 	"pim-ssh/broker/statement"
@@ -32,7 +34,12 @@ type greeting struct {
 	mark   statement.Disk
 	id     raft.ServerID // see Seat
 	events uint64        // that a broker that joined has folded: more than here, and it may know more than this broker
+
+	restore *statement.Proof // of a broker that was restored: what its origin is the hash of
 }
+
+// restored stands behind the id of a broker that was restored; the restore statement follows the greeting, by its length.
+const restored = "restored"
 
 // say writes a greeting: origin, mark, length of the rest, the rest.
 func (g greeting) say(w io.Writer) error {
@@ -40,7 +47,37 @@ func (g greeting) say(w io.Writer) error {
 	if seatOf(g.id).Disk != "" {
 		rest += " " + strconv.FormatUint(g.events, 10)
 	}
-	return sayFields(w, g.origin, string(g.mark), rest)
+	if g.restore == nil {
+		return sayFields(w, g.origin, string(g.mark), rest)
+	}
+	proof, err := json.Marshal(g.restore, json.Deterministic(true))
+	if err == nil {
+		err = sayFields(w, g.origin, string(g.mark), rest+" "+restored)
+	}
+	if err == nil {
+		_, err = w.Write(append(binary.BigEndian.AppendUint32(nil, uint32(len(proof))), proof...))
+	}
+	return err
+}
+
+// hearRestore reads what follows the greeting of a broker that was restored.
+func hearRestore(r io.Reader, origin statement.Hash) (*statement.Proof, error) {
+	var length [4]byte
+	if _, err := io.ReadFull(r, length[:]); err != nil {
+		return nil, err
+	}
+	if binary.BigEndian.Uint32(length[:]) > 2*statement.MaxPayload {
+		return nil, errors.New("its restore statement is too long")
+	}
+	data := make([]byte, binary.BigEndian.Uint32(length[:]))
+	if _, err := io.ReadFull(r, data); err != nil {
+		return nil, err
+	}
+	proof, err := statement.ParseProof(data)
+	if err == nil && proof.Hash() != origin {
+		err = errors.New("its restore statement is another one")
+	}
+	return &proof, err
 }
 
 // refuse writes a refusal in place of a greeting.
@@ -86,7 +123,11 @@ func hear(r io.Reader) (greeting, error) {
 	mark, err := statement.ParseDisk(string(fixed[len(origin) : len(fixed)-1]))
 	id, events, joined := strings.Cut(string(rest), " ")
 	g := greeting{origin: origin, mark: mark, id: raft.ServerID(id)}
-	if joined && err == nil {
+	switch {
+	case err != nil || !joined:
+	case events == restored:
+		g.restore, err = hearRestore(r, origin)
+	default:
 		g.events, err = strconv.ParseUint(events, 10, 64)
 	}
 	if err != nil {

@@ -9,6 +9,7 @@ import (
 	"github.com/hashicorp/raft"
 
 	"pim-ssh/broker"
+	"pim-ssh/broker/statement"
 )
 
 // keep looks after what falls to a leader, until the node closes.
@@ -58,7 +59,7 @@ func (n *Node) begins() {
 			n.founded = term
 			return
 		case broker.KindOf(err) != broker.Unavailable:
-			n.machine.fail(fmt.Errorf("the first policy was refused: %w", err))
+			n.machine.fail(fmt.Errorf("the first command was refused: %w", err))
 			return
 		}
 		select {
@@ -69,7 +70,7 @@ func (n *Node) begins() {
 	}
 }
 
-// found files the revisions of the founding chain that the log does not have yet. A broker that joined founds nothing.
+// found files what the log does not have yet of what this cluster was founded with. A broker that joined founds nothing.
 func (n *Node) found(ctx context.Context) error {
 	if err := n.lead(ctx); err != nil {
 		return unavailable(err)
@@ -77,8 +78,8 @@ func (n *Node) found(ctx context.Context) error {
 	if n.joined() {
 		return nil
 	}
-	var have uint64
-	if err := n.machine.read(func(state *broker.State) { have = state.Chain().Ref().Revision }); err != nil {
+	var have, epoch uint64
+	if err := n.machine.read(func(state *broker.State) { have, epoch = state.Chain().Ref().Revision, state.Epoch().Number }); err != nil {
 		return unavailable(err)
 	}
 	look := func(ctx context.Context, fn func(*broker.State)) error {
@@ -87,8 +88,8 @@ func (n *Node) found(ctx context.Context) error {
 		}
 		return n.machine.read(fn)
 	}
-	for revision := have; revision < uint64(len(n.begin.proofs)); revision++ {
-		command, err := broker.CommandFor(n.begin.proofs[revision], 0)
+	for _, proof := range n.begin.missing(have, epoch) {
+		command, err := broker.CommandFor(proof, 0)
 		if err != nil {
 			return err
 		}
@@ -97,6 +98,18 @@ func (n *Node) found(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// missing are the statements that the first leader files, and has not: the founding chain, or the restore.
+func (f founding) missing(revision, epoch uint64) []statement.Proof {
+	switch {
+	case f.restore == nil:
+		return f.proofs[min(revision, uint64(len(f.proofs))):]
+	case epoch < f.epoch:
+		return []statement.Proof{*f.restore}
+	default:
+		return nil
+	}
 }
 
 // joined reports whether this broker came to a cluster that others founded.

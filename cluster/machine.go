@@ -68,10 +68,17 @@ func (m *machine) Apply(entry *raft.Log) any {
 		m.fail(fmt.Errorf("raft entry %d: %w", entry.Index, err))
 		return applied{err: m.stopped()}
 	}
-	m.done = entry.Index
+	m.passed(entry.Index)
+	return applied{outcome, err}
+}
+
+// passed tells everybody who waits that one more raft entry was applied.
+func (m *machine) passed(entry uint64) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.done = entry
 	close(m.moved)
 	m.moved = make(chan struct{})
-	return applied{outcome, err}
 }
 
 func (m *machine) apply(data []byte) (broker.Outcome, error) {

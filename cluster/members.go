@@ -23,8 +23,8 @@ const (
 type Status struct {
 	Disk   statement.Disk
 	Events uint64 // folded
-	Low    bool   // its disk is almost full
 	Now    statement.Time
+	Low    bool // its disk is almost full
 }
 
 // plan is how raft's configuration differs from what the log says of the brokers.

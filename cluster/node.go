@@ -100,7 +100,7 @@ func (n *Node) start(config Config, mark string, store *raftboltdb.BoltStore) er
 	if n.begin, err = readFounding(store); err != nil {
 		return err
 	}
-	if err := sealOwn(store, markKey, foundingKey, joinedKey); err != nil {
+	if err := sealOwn(store, markKey, foundingKey, restoreKey, joinedKey); err != nil {
 		return err
 	}
 	n.entries = chainedStore{store}

@@ -32,7 +32,7 @@ func (n *Node) propose(ctx context.Context, command broker.Command, look func(co
 	var idle applied
 	var ahead statement.Time
 	err := look(ctx, func(state *broker.State) {
-		if state.Now() > n.now().Add(broker.MaxSkew) {
+		if state.Now() > n.now().Add(broker.MaxSkew) && command.Kind != broker.BeginEpoch { // which sets the log's time right
 			ahead = state.Now()
 			return
 		}

@@ -22,7 +22,7 @@ const (
 
 var (
 	errNoLeader = errors.New("no broker leads")
-	errNothing  = errors.New("the first policy is not filed yet")
+	errNothing  = errors.New("the first policy, or the restore, is not filed yet")
 )
 
 // View lets fn look at a state that holds everything acknowledged before View was called, whoever leads: a leader makes
@@ -52,7 +52,7 @@ func (n *Node) show(err error, fn func(*broker.State)) error {
 	empty := false
 	if err == nil {
 		err = n.machine.read(func(state *broker.State) {
-			if empty = state.Index() == 0; !empty {
+			if empty = state.Index() == 0 || state.Epoch().Number < n.begin.epoch; !empty {
 				fn(state)
 			}
 		})
@@ -67,8 +67,15 @@ func (n *Node) show(err error, fn func(*broker.State)) error {
 }
 
 // Local lets fn look at what this node has applied, whoever leads: committed, but perhaps not all that is. The record is
-// made from it; it answers nobody.
-func (n *Node) Local(fn func(*broker.State)) error { return n.machine.read(fn) }
+// made from it; it answers nobody. Before a restore is filed there is nothing: nobody may sign the copy for a record.
+func (n *Node) Local(fn func(*broker.State)) error {
+	return n.machine.read(func(state *broker.State) {
+		if state.Epoch().Number < n.begin.epoch {
+			state = broker.NewState()
+		}
+		fn(state)
+	})
+}
 
 // Chain returns the policy chain as far as this node knows it, whoever leads: enough to know the other brokers' keys and
 // places, and for nothing that answers a person or a host.

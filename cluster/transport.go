@@ -67,11 +67,18 @@ func (address) Network() string { return "broker" }
 
 func (a address) String() string { return string(a) }
 
+// AppendEntriesPipeline declines: one request follows the other. Raft's pipeline can lose the reader of its answers when a
+// follower says no, and then sends that follower nothing more for as long as this leader leads, while heartbeats keep it
+// content.
+func (*transport) AppendEntriesPipeline(raft.ServerID, raft.ServerAddress) (raft.AppendPipeline, error) {
+	return nil, raft.ErrPipelineReplicationNotSupported
+}
+
 // Alone is a Wire to nobody, for a cluster of one.
 func Alone() Wire {
-	return Wire{Listener: newMute(), Dial: func(context.Context, statement.BrokerName) (net.Conn, error) {
-		return nil, errors.New("this broker is alone")
-	}}
+	errAlone := errors.New("this broker is alone")
+	return Wire{Listener: newMute(), Dial: func(context.Context, statement.BrokerName) (net.Conn, error) { return nil, errAlone },
+		Who: func(net.Conn) (statement.BrokerName, error) { return "", errAlone }}
 }
 
 // mute accepts nothing until it is closed.

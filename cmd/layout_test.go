@@ -29,6 +29,7 @@ var mayImport = map[string]struct {
 	"broker/api":               {[]string{"broker", "broker/audit", "broker/policy", "broker/statement", "certs"}, "what travels between programs"},
 	"broker/audit":             {[]string{"broker/statement"}, "a leaf: trees and checkpoints know no events"},
 	"broker/audit/refold":      {[]string{"broker", "broker/audit", "broker/policy", "broker/statement"}, "the auditor's judge: pure, like the broker's"},
+	"broker/audit/backup":      {nil, "a leaf beside audit: one encrypted file, whose entries others judge"},
 	"broker/edge":              {[]string{"broker", "broker/api", "broker/audit", "broker/policy", "broker/statement", "broker/effect", "certs"}, "edge and cluster meet only in cmd/*/wire.go"},
 	"broker/effect":            {[]string{"broker", "broker/api", "broker/audit", "broker/policy", "broker/statement"}, "consumers of committed events"},
 	"certs":                    {[]string{"broker/statement"}, "a leaf: grant to certificate and back, on signed words only"},
@@ -45,10 +46,10 @@ var mayImport = map[string]struct {
 	"packaging/lab/labtest":    {[]string{"broker", "broker/policy", "broker/statement"}, "machines for tests"},
 	"packaging/lab/forger":     {[]string{"*"}, "the attacker with every broker key; test code only"},
 	"cmd":                      {nil, "keeps the house"},
-	"cmd/pim-ssh": {[]string{"broker", "broker/api", "broker/audit", "broker/audit/refold", "broker/policy", "broker/policy/policyfile", "broker/statement", "certs",
-		"cmd/pim-ssh/term"}, "the CLI: words; no raft, no PAM"},
+	"cmd/pim-ssh": {[]string{"broker", "broker/api", "broker/audit", "broker/audit/backup", "broker/audit/refold", "broker/policy", "broker/policy/policyfile",
+		"broker/statement", "certs", "cmd/pim-ssh/term"}, "the CLI: words; no raft, no PAM"},
 	"cmd/pim-ssh/term": {nil, "the only code that writes to a terminal"},
-	"cmd/pim-brokerd": {[]string{"broker", "broker/api", "broker/edge", "broker/effect", "broker/policy", "broker/policy/policyfile", "broker/statement",
+	"cmd/pim-brokerd": {[]string{"broker", "broker/api", "broker/audit", "broker/audit/backup", "broker/audit/refold", "broker/edge", "broker/effect", "broker/policy", "broker/policy/policyfile", "broker/statement",
 		"certs", "certs/signer", "cluster"}, "wires edge to cluster"},
 	"cmd/pim-hostd": {[]string{"broker", "broker/api", "broker/policy", "broker/statement", "pam/agent", "pam/enforce"}, "wires the agent to the machine"},
 }
@@ -71,6 +72,7 @@ var onlyIn = []struct {
 }{
 	{"github.com/hashicorp/raft", []string{"cluster", "cluster/clustertest"}, "raft only in cluster: the rules do not know that they are replicated"},
 	{"go.etcd.io/bbolt", []string{"cluster", "cluster/clustertest"}, "storage is the cluster's"},
+	{"filippo.io/age", []string{"broker/audit/backup", "cmd/pim-ssh", "cmd/pim-brokerd"}, "encryption only of files that leave the brokers"},
 	{"github.com/goccy/go-yaml", []string{"broker/policy/policyfile", "cmd/pim-ssh", "cmd/pim-brokerd", "cmd/pim-hostd"}, "YAML only where people write it: policyfile and cmd/*/config.go"},
 	{"github.com/spf13/cobra", []string{"cmd/pim-ssh"}, "the daemons have few words"},
 	{"github.com/msteinert/pam", []string{"pam/pamtest", "cmd/pim-hostd"}, "needs cgo; drives PAM, cannot be a module"},
@@ -81,6 +83,7 @@ var onlyIn = []struct {
 
 // dependencies are the modules we lean on directly, each with its reason.
 var dependencies = map[string]string{
+	"filippo.io/age":                      "backups that nobody reads without the key; its authors' format, stable since 2021, and age itself opens them",
 	"github.com/anishathalye/porcupine":   "is there an order of what people were told that the rules allow; tests only",
 	"github.com/coreos/go-systemd/v22":    "transient units, socket activation and sd_notify, as systemd's own authors speak them",
 	"github.com/go-json-experiment/json":  "the strict decoder: duplicate, unknown and case-variant names are errors",

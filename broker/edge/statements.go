@@ -43,6 +43,9 @@ func (s *Server) statements(w http.ResponseWriter, r *http.Request) (any, error)
 		s.rubbish.Add(1)
 		return nil, err
 	}
+	if command.Kind == broker.BeginEpoch {
+		return nil, broker.Refuse(broker.Denied, "pim-brokerd restore FILE, on each broker", "a restore begins with the brokers' disks, and is not filed")
+	}
 	if passed, err := s.passOn(w, r, body); passed || err != nil {
 		return nil, err
 	}

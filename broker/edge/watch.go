@@ -93,6 +93,8 @@ type reader interface {
 	permit(*broker.State) error
 	// opening returns the frames a stream starts with: what the reader has to know when nothing is known of after.
 	opening(*broker.State) []api.Frame
+	// preface returns what a stream says first that does not start with opening.
+	preface(*broker.State) []api.Frame
 	// frames turns consecutive events into frames, by a state that has folded at least them. It runs while the state is
 	// held, so it reads nothing else; errRecall asks for a recall, after which frames is called again.
 	frames(*broker.State, []broker.Event) ([]api.Frame, error)
@@ -161,7 +163,7 @@ func (st *stream) authorise(ctx context.Context, after uint64, given bool) (open
 			return
 		}
 		if given && after < state.Index() {
-			st.next = after + 1
+			st.next, opening = after+1, st.who.preface(state)
 			return
 		}
 		opening = st.who.opening(state)

@@ -38,6 +38,7 @@ func TestBodyThatBreaksARuleCannotBeSigned(t *testing.T) {
 		rep  = statement.Report
 		crt  = statement.Certificate
 		clu  = statement.Cluster
+		res  = statement.Restore
 	)
 	r, d, e := request(), find[dec](t), find[end](t)
 	many := make([]statement.HostName, statement.MaxHosts+1)
@@ -146,6 +147,15 @@ func TestBodyThatBreaksARuleCannotBeSigned(t *testing.T) {
 		"rules for one broker":            {edit(find[clu](t), func(c *clu) { c.Action, c.Rules = statement.Raise, 2 }), "all brokers"},
 		"rules raised to nothing":         {statement.Cluster{Head: head(statement.KindCluster), Action: statement.Raise}, "rules 0"},
 		"rules raised to the first":       {statement.Cluster{Head: head(statement.KindCluster), Action: statement.Raise, Rules: 1}, "rules 1"},
+		"a restore by a host":             {edit(find[res](t), func(r *res) { r.Head = hostHead(statement.KindRestore) }), "want a person"},
+		"a restore of no epoch":           {edit(find[res](t), func(r *res) { r.Epoch = 0 }), "epoch"},
+		"a restore past the last epoch":   {edit(find[res](t), func(r *res) { r.Epoch = 1<<20 + 1 }), "epoch"},
+		"a restore of nothing":            {edit(find[res](t), func(r *res) { r.Size = 0 }), "no record"},
+		"a restore of no tree":            {edit(find[res](t), func(r *res) { r.Root = statement.Hash{} }), "no record"},
+		"a restore without a reason":      {edit(find[res](t), func(r *res) { r.Why = " " }), "why"},
+		"a restore for a long story":      {edit(find[res](t), func(r *res) { r.Why = strings.Repeat("x", 1001) }), "why"},
+		"a restore despite two lines":     {edit(find[res](t), func(r *res) { r.Despite = "a\nb" }), "despite"},
+		"a report of the last epoch":      {edit(find[rep](t), func(r *rep) { r.Epoch = 1<<20 + 1 }), "epoch"},
 		"a cluster changed in two lines":  {edit(find[clu](t), func(c *clu) { c.Reason = "a\nb" }), "reason"},
 	} {
 		t.Run(name, func(t *testing.T) {

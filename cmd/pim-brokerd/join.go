@@ -73,6 +73,6 @@ func quarantineCommand(words *flag.FlagSet, args []string) error {
 	if err != nil {
 		return err
 	}
-	fmt.Printf("the disk lies in %s, and nothing was deleted; next: pim-brokerd join CHAINFILE\n", to)
+	fmt.Printf("the disk lies in %s, and nothing was deleted; next: pim-brokerd join CHAINFILE, or pim-brokerd restore FILE\n", to)
 	return nil
 }

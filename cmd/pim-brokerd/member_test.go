@@ -262,7 +262,7 @@ func TestAForeignBrokerIsLetInByNobody(t *testing.T) {
 
 // TestWordsOfJoining holds join and quarantine to what they say.
 func TestWordsOfJoining(t *testing.T) {
-	r := newTrioOn(t, t.TempDir(), os.Args[0])
+	r := newTrioOf(t, os.Args[0])
 	r.signal("b1", syscall.SIGTERM)
 	r.must(r.all["b1"].cmd.Wait())
 	fresh := filepath.Join(t.TempDir(), "b9")

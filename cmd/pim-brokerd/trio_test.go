@@ -76,7 +76,13 @@ func newTrio(t *testing.T) *trio {
 	return newTrioOn(t, t.TempDir(), os.Args[0])
 }
 
-// newTrioOn is newTrio with every broker's disk in one directory, and any build of pim-brokerd.
+// newTrioOf is newTrio with another build of pim-brokerd.
+func newTrioOf(t *testing.T, build string) *trio {
+	t.Helper()
+	return newTrioOn(t, t.TempDir(), build)
+}
+
+// newTrioOn is newTrioOf with every broker's disk in one directory.
 func newTrioOn(t *testing.T, dir, build string) *trio {
 	t.Helper()
 	r := &trio{t: t, names: []statement.BrokerName{"b1", "b2", "b3"}, all: map[statement.BrokerName]*one{}}

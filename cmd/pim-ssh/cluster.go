@@ -17,7 +17,7 @@ import (
 
 func clusterCommand(d *desk) *cobra.Command {
 	cmd := &cobra.Command{Use: "cluster", Short: "see how the brokers are, and who is one of them"}
-	cmd.AddCommand(clusterStatusCommand(d), clusterAddCommand(d), clusterRemoveCommand(d), clusterRulesCommand(d))
+	cmd.AddCommand(clusterStatusCommand(d), clusterAddCommand(d), clusterRemoveCommand(d), clusterRulesCommand(d), clusterBackupCommand(d), clusterRestoreCommand(d))
 	return family(cmd)
 }
 

@@ -80,6 +80,8 @@ type Agent struct {
 
 	witnessed    atomic.Pointer[audit.Signed] // the newest checkpoint verified here; nil before the first
 	proved       time.Duration                // follow only: boottime at which a longer record was last proved
+	based        bool                         // follow only: a record was proved to go on from the one that was restored
+	skip         int                          // follow only: how many brokers were passed over since the start
 	saidHead     string                       // follow only: what was last said of a checkpoint
 	sayHeadAgain time.Duration                // follow only: and when the same may be said again
 
