@@ -164,7 +164,7 @@ func formatRaft(config Config, mark string, begin founding, voters raft.Configur
 	if err := os.MkdirAll(filepath.Join(config.Dir, snapshots), 0o700); err != nil {
 		return err
 	}
-	kept, err := openSnapshots(config.Dir, config.Log)
+	kept, err := openSnapshots(config.Dir, &failstop{}, config.Log)
 	if err != nil {
 		return err
 	}

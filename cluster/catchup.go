@@ -61,7 +61,7 @@ func (m *machine) catchUpSome(folded *broker.State, to uint64) error {
 			leaves, err = m.fetch(index, to, before)
 		}
 		if err == nil {
-			err = m.log.append(index, leaves)
+			err = m.disk.do(eventsFile, func() error { return m.log.append(index, leaves) })
 		}
 	}
 	if err != nil {

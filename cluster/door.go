@@ -70,6 +70,9 @@ func (d *door) own() greeting {
 	return g
 }
 
+// seats are raft's members, once it runs.
+func (d *door) seats() []Seat { return seatsOf(d.raft.Load()) }
+
 func (d *door) joined() bool { return seatOf(d.id).Disk != "" }
 
 // judge holds a broker, whose name TLS has proved, to what it says. A broker that was bootstrapped is remembered by the
@@ -130,7 +133,7 @@ func (d *door) mayHaveFounded(g greeting) bool {
 // stands refuses what the log rules out. Raft's members are spoken to until they have left: they may be needed for that.
 // A broker that has folded more may know better than this one does.
 func (d *door) stands(seat Seat, g greeting) (why error) {
-	if slices.ContainsFunc(seatsOf(d.raft.Load()), func(s Seat) bool { return s.id() == g.id }) {
+	if slices.ContainsFunc(d.seats(), func(s Seat) bool { return s.id() == g.id }) {
 		return nil
 	}
 	_ = d.look(func(state *broker.State) { // a node that failed goes by the keys and disks that it knows
@@ -161,7 +164,7 @@ func removed(r broker.Removal, _ bool) error {
 // waits says what an operator has to type for a broker that joined.
 func (d *door) waits(seat Seat, standing broker.Standing) error {
 	first := ""
-	if standing == broker.OtherDisk || slices.ContainsFunc(seatsOf(d.raft.Load()), func(s Seat) bool { return s.Name == seat.Name }) {
+	if standing == broker.OtherDisk || slices.ContainsFunc(d.seats(), func(s Seat) bool { return s.Name == seat.Name }) {
 		first = fmt.Sprintf("pim-ssh cluster remove %s, then ", seat.Name)
 	}
 	return fmt.Errorf("%s is no member with this disk: an operator types %spim-ssh cluster add %s --disk %s", seat.Name, first, seat.Name, seat.Disk)
@@ -208,7 +211,7 @@ func (d *door) greet(name statement.BrokerName, conn net.Conn) error {
 		err = conn.SetDeadline(time.Time{})
 	}
 	if err != nil {
-		return errors.Join(fmt.Errorf("%s: %w", name, err), conn.Close())
+		return errors.Join(err, conn.Close())
 	}
 	return nil
 }
@@ -228,7 +231,7 @@ func (d *door) welcome(name statement.BrokerName, denied error, conn net.Conn) (
 	}
 	if err := denied; err != nil {
 		d.complain(name, err)
-		return "", errors.Join(fmt.Errorf("%s: %w", name, err), refuse(conn, err))
+		return "", errors.Join(err, refuse(conn, err))
 	}
 	return theirs.id, errors.Join(d.own().say(conn), conn.SetDeadline(time.Time{}))
 }

@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -23,17 +24,22 @@ type transport struct {
 	out       io.Writer
 	incoming  chan raft.RPC
 	heartbeat atomic.Pointer[func(raft.RPC)]
-	closing   chan struct{}
+	clocks    *clocks
+	ctx       context.Context // ends with stop
+	stop      context.CancelFunc
 	running   sync.WaitGroup
+	beating   sync.WaitGroup // heartbeats being answered
 
 	mu   sync.Mutex
 	open map[net.Conn]struct{} // nil once closed
 }
 
-func newTransport(config Config, door *door) *transport {
-	wire := outbound{Wire: config.Wire, door: door, mute: newMute()}
-	out := raft.NewNetworkTransport(wire, wirePool, wireTimeout, config.Log)
-	return &transport{NetworkTransport: out, reach: wire, door: door, out: config.Log, incoming: make(chan raft.RPC), closing: make(chan struct{}), open: map[net.Conn]struct{}{}}
+func newTransport(config Config, door *door, clocks *clocks) *transport {
+	t := &transport{reach: outbound{Wire: config.Wire, door: door, mute: newMute()}, door: door, clocks: clocks, out: config.Log,
+		incoming: make(chan raft.RPC), open: map[net.Conn]struct{}{}}
+	t.NetworkTransport = raft.NewNetworkTransport(t.reach, wirePool, wireTimeout, config.Log)
+	t.ctx, t.stop = context.WithCancel(context.Background())
+	return t
 }
 
 // Consumer gives raft what other brokers ask.
@@ -52,7 +58,7 @@ func (t *transport) prompt() {
 	t.running.Go(func() {
 		select {
 		case t.incoming <- rpc:
-		case <-t.closing:
+		case <-t.ctx.Done():
 		}
 	})
 }
@@ -98,16 +104,33 @@ func (t *transport) serve(conn net.Conn) {
 	if err != nil {
 		return
 	}
-	one := &single{Conn: conn, closed: make(chan struct{})}
+	one := &single{Conn: conn, closed: make(chan struct{}), over: make(chan struct{})}
 	inner := raft.NewNetworkTransport(one, 0, wireTimeout, t.out)
-	defer inner.Close()
+	defer func() {
+		inner.Close()
+		close(one.over)
+	}()
 	inner.SetHeartbeatHandler(func(rpc raft.RPC) {
-		if by := t.heartbeat.Load(); by != nil && t.speaksForItself(id, rpc, one) {
-			(*by)(rpc)
+		if t.admits(id, rpc, one) {
+			t.beat(rpc)
 		}
 	})
 	for t.forward(id, inner, one) {
 	}
+}
+
+// beat has raft answer a heartbeat, which may write to the disk: Close waits for it.
+func (t *transport) beat(rpc raft.RPC) {
+	t.mu.Lock()
+	by := t.heartbeat.Load()
+	if t.open == nil || by == nil {
+		t.mu.Unlock()
+		return
+	}
+	t.beating.Add(1)
+	t.mu.Unlock()
+	defer t.beating.Done()
+	(*by)(rpc)
 }
 
 // forward hands one message to raft. It reports false at the end of the connection.
@@ -117,37 +140,49 @@ func (t *transport) forward(id raft.ServerID, inner *raft.NetworkTransport, from
 	case rpc = <-inner.Consumer():
 	case <-from.closed:
 		return false
-	case <-t.closing:
+	case <-t.ctx.Done():
 		return false
 	}
-	if !t.speaksForItself(id, rpc, from) {
-		return false
+	if !t.admits(id, rpc, from) {
+		return true
 	}
 	select {
 	case t.incoming <- rpc:
 		return true
 	case <-from.closed:
 		return false
-	case <-t.closing:
+	case <-t.ctx.Done():
 		return false
 	}
 }
 
-// speaksForItself holds a message to the member that sends it, and ends the connection of one that lies.
-func (t *transport) speaksForItself(id raft.ServerID, rpc raft.RPC, from net.Conn) bool {
-	name := seatOf(id).Name
-	says, has := rpc.Command.(raft.WithRPCHeader)
-	if has {
-		header := says.GetRPCHeader()
-		if raft.ServerID(header.ID) == id && string(header.Addr) == string(name) {
-			return true
-		}
+// admits holds a message to the member that sends it and, where it was stamped, to the clocks.
+func (t *transport) admits(id raft.ServerID, rpc raft.RPC, from net.Conn) bool {
+	ahead, err := t.clocks.allow(id, rpc.Command)
+	if !speaksForItself(id, rpc.Command) {
+		err = fmt.Errorf("it sends a %T in another's name", rpc.Command)
+		t.door.complain(seatOf(id).Name, err)
+	} else if ahead != 0 {
+		t.running.Go(func() { t.clocks.compare(t.ctx, id, ahead) })
 	}
-	err := fmt.Errorf("it sends a %T in another's name", rpc.Command)
-	t.door.complain(name, err)
+	if err == nil {
+		return true
+	}
 	rpc.Respond(nil, err)
-	from.Close()
+	if _, more := rpc.Command.(*raft.InstallSnapshotRequest); more || !errors.Is(err, errAhead) {
+		from.Close()
+	}
 	return false
+}
+
+// speaksForItself reports whether a message names its sender.
+func speaksForItself(id raft.ServerID, sent any) bool {
+	says, has := sent.(raft.WithRPCHeader)
+	if !has {
+		return false
+	}
+	header := says.GetRPCHeader()
+	return raft.ServerID(header.ID) == id && string(header.Addr) == string(seatOf(id).Name)
 }
 
 // Close stops listening and ends every connection.
@@ -159,12 +194,13 @@ func (t *transport) Close() error {
 	if open == nil {
 		return nil
 	}
-	close(t.closing)
+	t.stop()
 	err := errors.Join(t.NetworkTransport.Close(), t.reach.Listener.Close())
 	for conn := range open {
 		conn.Close()
 	}
 	t.running.Wait()
+	t.beating.Wait()
 	return err
 }
 
@@ -173,7 +209,8 @@ type single struct {
 	net.Conn
 	given  atomic.Bool
 	once   sync.Once
-	closed chan struct{}
+	closed chan struct{} // the connection is
+	over   chan struct{} // whoever accepts is
 }
 
 // Accept returns the connection, once.
@@ -181,7 +218,7 @@ func (s *single) Accept() (net.Conn, error) {
 	if !s.given.Swap(true) {
 		return s, nil
 	}
-	<-s.closed
+	<-s.over
 	return nil, net.ErrClosed
 }
 

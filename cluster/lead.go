@@ -25,7 +25,7 @@ func (n *Node) keep() {
 		case <-look.C:
 			ctx, cancel := context.WithTimeout(context.Background(), viewTimeout)
 			next := membersEvery
-			if n.members(ctx) {
+			if n.raft.State() == raft.Leader && !n.misled(ctx) && n.members(ctx) {
 				next = stepEvery
 			}
 			cancel()
@@ -34,6 +34,15 @@ func (n *Node) keep() {
 			return
 		}
 	}
+}
+
+// misled hands leadership over when this broker's clock is the odd one: it would take what people sign for too old or too new.
+func (n *Node) misled(ctx context.Context) bool {
+	if n.alone() || !n.wire.clocks.odd(ctx) {
+		return false
+	}
+	n.log.Error("CLOCK: this broker's clock differs from most brokers': another one is to lead", "clock", n.now(), "error", n.HandOver())
+	return true
 }
 
 // begins catches up at once, so that the first write need not, and files what is missing of the founding chain.

@@ -21,6 +21,7 @@ import (
 // snapshots nothing more, and failed is closed.
 type machine struct {
 	log   *EventLog
+	disk  *failstop
 	now   func() statement.Time
 	said  *slog.Logger
 	seams Seams
@@ -36,8 +37,8 @@ type machine struct {
 	alarmed statement.Time // when the clock was last complained of
 }
 
-func newMachine(log *EventLog, now func() statement.Time, said *slog.Logger, seams Seams) *machine {
-	return &machine{log: log, now: now, said: said, seams: seams, state: broker.NewState(), changed: make(chan struct{}), moved: make(chan struct{}),
+func newMachine(log *EventLog, disk *failstop, now func() statement.Time, said *slog.Logger, seams Seams) *machine {
+	return &machine{log: log, disk: disk, now: now, said: said, seams: seams, state: broker.NewState(), changed: make(chan struct{}), moved: make(chan struct{}),
 		failed: make(chan struct{})}
 }
 
@@ -67,10 +68,17 @@ func (m *machine) Apply(entry *raft.Log) any {
 		m.fail(fmt.Errorf("raft entry %d: %w", entry.Index, err))
 		return applied{err: m.stopped()}
 	}
-	m.done = entry.Index
+	m.passed(entry.Index)
+	return applied{outcome, err}
+}
+
+// passed tells everybody who waits that one more raft entry was applied.
+func (m *machine) passed(entry uint64) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.done = entry
 	close(m.moved)
 	m.moved = make(chan struct{})
-	return applied{outcome, err}
 }
 
 func (m *machine) apply(data []byte) (broker.Outcome, error) {
@@ -95,7 +103,10 @@ func (m *machine) apply(data []byte) (broker.Outcome, error) {
 			return broker.Outcome{}, err
 		}
 	}
-	if err := m.seams.write(PointEvents, func() error { return m.log.append(m.state.Index(), leaves) }); err != nil {
+	err = m.disk.do(eventsFile, func() error {
+		return m.seams.write(PointEvents, func() error { return m.log.append(m.state.Index(), leaves) })
+	})
+	if err != nil {
 		return broker.Outcome{}, err
 	}
 	m.fold(decided.Events)
@@ -215,7 +226,7 @@ func (m *machine) Snapshot() (raft.FSMSnapshot, error) {
 		return nil, m.cause
 	}
 	data, err := broker.EncodeState(m.state)
-	return frozen{data, m.seams}, err
+	return frozen{data, m.disk, m.seams}, err
 }
 
 // Restore takes a stored state in place of the one there is. The event log must reach as far.
@@ -242,16 +253,19 @@ func (m *machine) Restore(stored io.ReadCloser) error {
 // frozen is an encoded state on its way into a snapshot.
 type frozen struct {
 	data  []byte
+	disk  *failstop
 	seams Seams
 }
 
 // Persist writes the state.
 func (f frozen) Persist(sink raft.SnapshotSink) error {
-	return f.seams.write(PointSnapshot, func() error {
-		if _, err := sink.Write(f.data); err != nil {
-			return errors.Join(err, sink.Cancel())
-		}
-		return sink.Close()
+	return f.disk.do(snapshots, func() error {
+		return f.seams.write(PointSnapshot, func() error {
+			if _, err := sink.Write(f.data); err != nil {
+				return errors.Join(err, sink.Cancel())
+			}
+			return sink.Close()
+		})
 	})
 }
 

@@ -23,6 +23,8 @@ const (
 type Status struct {
 	Disk   statement.Disk
 	Events uint64 // folded
+	Now    statement.Time
+	Low    bool // its disk is almost full
 }
 
 // plan is how raft's configuration differs from what the log says of the brokers.
@@ -61,7 +63,7 @@ func planOf(state *broker.State, seats []Seat) plan {
 // members has the leader bring raft's configuration one step nearer to what the log says. It reports whether there is more
 // to do soon.
 func (n *Node) members(ctx context.Context) bool {
-	if n.raft.State() != raft.Leader || n.founded != n.raft.CurrentTerm() || n.lead(ctx) != nil {
+	if n.founded != n.raft.CurrentTerm() || n.lead(ctx) != nil {
 		return false
 	}
 	var p plan
@@ -159,7 +161,7 @@ func (n *Node) answering(ctx context.Context, seats []Seat) int {
 	for i, seat := range seats {
 		asked.Go(func() {
 			_, err := n.ask(ctx, seat.Name)
-			answers[i] = err == nil || seat.Name == n.name || broker.KindOf(err) == broker.Missing // an older build has no answer to this
+			answers[i] = err == nil || broker.KindOf(err) == broker.Missing // an older build has no answer to this
 		})
 	}
 	asked.Wait()
@@ -172,10 +174,13 @@ func (n *Node) answering(ctx context.Context, seats []Seat) int {
 	return count
 }
 
-// ask asks another broker how it is.
+// ask asks a broker how it is.
 func (n *Node) ask(ctx context.Context, name statement.BrokerName) (Status, error) {
-	if n.peers == nil || name == n.name {
-		return Status{}, errors.New("there is nobody to ask")
+	if name == n.name {
+		return n.Status(), nil
+	}
+	if n.peers == nil {
+		return Status{}, errors.New("this broker is alone")
 	}
 	ctx, cancel := context.WithTimeout(ctx, askTimeout)
 	defer cancel()

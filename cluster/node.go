@@ -41,6 +41,8 @@ type Node struct {
 	seams   Seams
 	log     *slog.Logger
 	rounds  rounds
+	reserve *reserve
+	room    room
 	shunned map[statement.BrokerName]bool // who sent events that were not the leader's; raft's one goroutine's
 	closing chan struct{}
 	keeping sync.WaitGroup
@@ -74,9 +76,15 @@ func Open(config Config) (*Node, error) {
 	if err != nil {
 		return nil, errors.Join(err, store.Close())
 	}
+	kept, err := openReserve(config.Dir)
+	if err != nil {
+		return nil, errors.Join(err, log.close(), store.Close())
+	}
 	said := slog.New(slog.NewTextHandler(config.Log, nil))
-	node := &Node{name: config.Name, machine: newMachine(log, config.Now, said, config.Seams), peers: config.Wire.Peers, now: config.Now, seams: config.Seams, log: said,
-		shunned: map[statement.BrokerName]bool{}, closing: make(chan struct{}), caughtUp: map[Seat]int{}, closers: []func() error{store.Close, log.close}}
+	disk := &failstop{dir: config.Dir}
+	node := &Node{name: config.Name, machine: newMachine(log, disk, config.Now, said, config.Seams), peers: config.Wire.Peers, now: config.Now, seams: config.Seams, log: said,
+		shunned: map[statement.BrokerName]bool{}, closing: make(chan struct{}), caughtUp: map[Seat]int{}, reserve: kept, closers: []func() error{store.Close, log.close, kept.close}}
+	disk.fail = node.machine.fail
 	node.rounds.ask = node.readIndex
 	if err := node.start(config, mark, store); err != nil {
 		return nil, errors.Join(err, node.closeStores())
@@ -96,7 +104,7 @@ func (n *Node) start(config Config, mark string, store *raftboltdb.BoltStore) er
 		return err
 	}
 	n.entries = chainedStore{store}
-	kept, err := openSnapshots(config.Dir, config.Log)
+	kept, err := openSnapshots(config.Dir, n.machine.disk, config.Log)
 	if err != nil {
 		return err
 	}
@@ -104,9 +112,11 @@ func (n *Node) start(config Config, mark string, store *raftboltdb.BoltStore) er
 		return err
 	}
 	n.door = newDoor(n.id, statement.Disk(mark), n.begin, store, n.machine.read, n.log)
-	n.wire = newTransport(config, n.door)
+	n.wire = newTransport(config, n.door, newClocks(n.now, n.door.seats, n.ask, n.log))
+	disk := n.machine.disk
 	tuned := n.seams.tune(raftConfig(n.id, config.Log))
-	n.raft, err = raft.NewRaft(tuned, n.machine, seamedLog{n.entries, n.seams}, sealedValues{seamedVotes{store, n.seams}}, kept, n.wire)
+	n.raft, err = raft.NewRaft(tuned, n.machine, stoppingLog{seamedLog{n.entries, n.seams}, disk},
+		stoppingValues{sealedValues{seamedVotes{store, n.seams}}, disk}, kept, n.wire)
 	if err != nil {
 		return errors.Join(fmt.Errorf("raft: %w", err), n.wire.Close())
 	}
@@ -118,6 +128,7 @@ func (n *Node) start(config Config, mark string, store *raftboltdb.BoltStore) er
 	}
 	n.keeping.Go(n.keep)
 	n.keeping.Go(n.meet)
+	n.keeping.Go(n.watchRoom)
 	n.closers = append([]func() error{n.stopKeeping, func() error { return n.raft.Shutdown().Error() }, n.wire.Close}, n.closers...)
 	return nil
 }

@@ -280,13 +280,14 @@ func sumText(data []byte) string {
 // summedSnapshots are raft's snapshots with a sum of what raft wrote of each beside it.
 type summedSnapshots struct {
 	*raft.FileSnapshotStore
-	dir string
+	dir  string
+	disk *failstop
 }
 
 // openSnapshots opens raft's snapshots in a broker's directory.
-func openSnapshots(dir string, log io.Writer) (summedSnapshots, error) {
+func openSnapshots(dir string, disk *failstop, log io.Writer) (summedSnapshots, error) {
 	files, err := raft.NewFileSnapshotStore(dir, keptSnapshots, log)
-	s := summedSnapshots{files, filepath.Join(dir, snapshots)}
+	s := summedSnapshots{files, filepath.Join(dir, snapshots), disk}
 	if err != nil {
 		return s, fmt.Errorf("snapshots: %w", err)
 	}
@@ -326,10 +327,21 @@ type summedSink struct {
 	store summedSnapshots
 }
 
+// Write writes some of the state.
+func (s summedSink) Write(data []byte) (n int, err error) {
+	err = s.store.disk.do(snapshots, func() error {
+		n, err = s.SnapshotSink.Write(data)
+		return err
+	})
+	return n, err
+}
+
 // Close completes the snapshot.
 func (s summedSink) Close() error {
-	if err := s.SnapshotSink.Close(); err != nil {
-		return err
-	}
-	return s.store.sum(s.ID())
+	return s.store.disk.do(snapshots, func() error {
+		if err := s.SnapshotSink.Close(); err != nil {
+			return err
+		}
+		return s.store.sum(s.ID())
+	})
 }

@@ -50,6 +50,12 @@ func (n *Node) propose(ctx context.Context, command broker.Command, look func(co
 	if !changes {
 		return idle.outcome, idle.err
 	}
+	if err := n.spare(command.Room()); err != nil {
+		return broker.Outcome{}, err
+	}
+	if idle.err != nil && n.Low() { // what is refused needs no record as much as what ends access does
+		return idle.outcome, idle.err
+	}
 	return n.apply(ctx, command)
 }
 

@@ -138,7 +138,7 @@ func formatRestoredRaft(config Config, mark string, begin founding, state *broke
 	if err := os.MkdirAll(filepath.Join(config.Dir, snapshots), 0o700); err != nil {
 		return err
 	}
-	kept, err := openSnapshots(config.Dir, config.Log)
+	kept, err := openSnapshots(config.Dir, &failstop{}, config.Log)
 	if err != nil {
 		return err
 	}
@@ -152,7 +152,7 @@ func formatRestoredRaft(config Config, mark string, begin founding, state *broke
 	if err != nil {
 		return fmt.Errorf("raft: %w", err)
 	}
-	if err := (frozen{data, config.Seams}).Persist(sink); err != nil {
+	if err := (frozen{data, &failstop{}, config.Seams}).Persist(sink); err != nil {
 		return fmt.Errorf("raft: %w", err)
 	}
 	proofs, err := json.Marshal(begin.proofs, json.Deterministic(true))

@@ -89,7 +89,7 @@ func snapshotOf(dir string, state *broker.State, index uint64) error {
 	if err := store.GetLog(index, &entry); err != nil {
 		return err
 	}
-	kept, err := openSnapshots(dir, io.Discard)
+	kept, err := openSnapshots(dir, &failstop{}, io.Discard)
 	if err != nil {
 		return err
 	}
@@ -103,7 +103,7 @@ func snapshotOf(dir string, state *broker.State, index uint64) error {
 	if err != nil {
 		return err
 	}
-	return frozen{data, Seams{}}.Persist(sink)
+	return frozen{data, &failstop{}, Seams{}}.Persist(sink)
 }
 
 func opened(t testing.TB, config Config) *Node {

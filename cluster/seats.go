@@ -51,7 +51,7 @@ func (n *Node) Disk() statement.Disk { return n.door.disk }
 
 // Status returns what this node says of itself to another one.
 func (n *Node) Status() Status {
-	said := Status{Disk: n.door.disk}
+	said := Status{Disk: n.door.disk, Now: n.now(), Low: n.Low()}
 	_ = n.machine.read(func(state *broker.State) { said.Events = state.Index() }) // a node that failed has nothing to say
 	return said
 }

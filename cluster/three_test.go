@@ -66,33 +66,6 @@ func TestAPartitionedBrokerShowsNothing(t *testing.T) {
 	}
 }
 
-// TestALeaderThatStampsTheFutureIsNoticed sets the leader's clock a minute ahead: the others complain, and do not go on
-// stamping when it is gone, because their clocks say that this time has not come.
-func TestALeaderThatStampsTheFutureIsNoticed(t *testing.T) {
-	r := newTrio(t)
-	leader := r.leader()
-	r.mu.Lock()
-	r.ahead[leader] = 50
-	r.mu.Unlock()
-	r.filed(leader)
-	for _, name := range r.names {
-		r.digest(name)
-		if heard := r.heard(name, "CLOCK"); heard != (name != leader) {
-			t.Errorf("%s complains: %t; %s leads", name, heard, leader)
-		}
-	}
-	r.close(leader)
-	if err := r.propose(r.leader()); broker.KindOf(err) != broker.Unavailable {
-		t.Errorf("the next leader stamped into the future: %v", err)
-	}
-	r.mu.Lock()
-	for _, name := range r.names {
-		r.ahead[name] = 50
-	}
-	r.mu.Unlock()
-	r.within("a write, once the time has come", func() bool { return broker.KindOf(r.propose(r.leader())) == broker.Missing })
-}
-
 func TestALeaderThatHandsOverIsFollowed(t *testing.T) {
 	r := newTrio(t)
 	old := r.leader()

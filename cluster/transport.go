@@ -67,6 +67,13 @@ func (address) Network() string { return "broker" }
 
 func (a address) String() string { return string(a) }
 
+// AppendEntriesPipeline declines: one request follows the other. Raft's pipeline can lose the reader of its answers when a
+// follower says no, and then sends that follower nothing more for as long as this leader leads, while heartbeats keep it
+// content.
+func (*transport) AppendEntriesPipeline(raft.ServerID, raft.ServerAddress) (raft.AppendPipeline, error) {
+	return nil, raft.ErrPipelineReplicationNotSupported
+}
+
 // Alone is a Wire to nobody, for a cluster of one.
 func Alone() Wire {
 	errAlone := errors.New("this broker is alone")

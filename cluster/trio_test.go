@@ -297,7 +297,7 @@ func (r *trio) within(what string, holds func() bool) {
 	r.t.Helper()
 	again := time.NewTicker(5 * time.Millisecond)
 	defer again.Stop()
-	for end := time.Now().Add(15 * time.Second); !holds(); <-again.C {
+	for end := time.Now().Add(30 * time.Second); !holds(); <-again.C {
 		if time.Now().After(end) {
 			r.t.Fatalf("never: %s", what)
 		}

@@ -38,10 +38,10 @@ const (
 
 // Cluster answers GET /v1/cluster.
 type Cluster struct {
-	Leader  statement.BrokerName `json:"leader"`
-	Asked   statement.BrokerName `json:"asked"`  // whose view this is
-	Rules   int                  `json:"rules"`  // in force
-	Events  uint64               `json:"events"` // how many there are
+	Leader  statement.BrokerName `json:"leader,omitzero"` // none: nobody leads as far as the one that was asked knows
+	Asked   statement.BrokerName `json:"asked,omitzero"`  // whose view this is
+	Rules   int                  `json:"rules"`           // in force
+	Events  uint64               `json:"events"`          // how many there are
 	Brokers []BrokerView         `json:"brokers"`
 }
 
@@ -50,7 +50,7 @@ type BrokerView struct {
 	Name      statement.BrokerName            `json:"name"`
 	Address   string                          `json:"address"` // "" when the policy no longer lists it
 	Place     Place                           `json:"standing"`
-	Disk      statement.Disk                  `json:"disk"` // that it was added with; of one that was not, its own word
+	Disk      statement.Disk                  `json:"disk,omitzero"` // that it was added with; of one that was not, its own word
 	Founding  bool                            `json:"founding"`
 	Reachable bool                            `json:"reachable"`
 	Why       string                          `json:"why,omitzero"` // it does not answer

@@ -51,9 +51,10 @@ const (
 	writeTimeout    = 30 * time.Second
 	idleTimeout     = 60 * time.Second
 	shutdownTimeout = 5 * time.Second
-	maxHeader       = 40 << 10 // two proofs in base64
-	maxFiling       = 64       // statements being verified and decided at once
-	maxLarge        = 4        // policies too large for any other statement being read and decided at once
+	finishTimeout   = 500 * time.Millisecond // of requests in hand at a stop; then they are told to ask another broker
+	maxHeader       = 40 << 10               // two proofs in base64
+	maxFiling       = 64                     // statements being verified and decided at once
+	maxLarge        = 4                      // policies too large for any other statement being read and decided at once
 )
 
 // Config is what a server needs from outside.
@@ -154,8 +155,10 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 // Serve answers on a listener of TLS connections until ctx ends, then lets requests in hand finish.
 func (s *Server) Serve(ctx context.Context, listener net.Listener) error {
 	var spare newcomers
+	inHand, abandon := context.WithCancel(context.WithoutCancel(ctx))
+	defer abandon()
 	server := &http.Server{
-		Handler: s, ConnState: spare.note, ReadHeaderTimeout: headerTimeout, ReadTimeout: readTimeout, WriteTimeout: writeTimeout, IdleTimeout: idleTimeout,
+		Handler: s, ConnState: spare.note, BaseContext: func(net.Listener) context.Context { return inHand }, ReadHeaderTimeout: headerTimeout, ReadTimeout: readTimeout, WriteTimeout: writeTimeout, IdleTimeout: idleTimeout,
 		MaxHeaderBytes: maxHeader, ErrorLog: slog.NewLogLogger(s.log.Handler(), slog.LevelDebug),
 	}
 	ended := make(chan error, 1)
@@ -168,6 +171,7 @@ func (s *Server) Serve(ctx context.Context, listener net.Listener) error {
 	}
 	close(s.stopping)
 	spare.close()
+	defer time.AfterFunc(finishTimeout, abandon).Stop() // one that waits for a leader may not hear of the next here
 	patience, cancel := context.WithTimeout(context.WithoutCancel(ctx), shutdownTimeout)
 	defer cancel()
 	if err := server.Shutdown(patience); err != nil {

@@ -3,7 +3,6 @@ package clustertest
 import (
 	"context"
 	"fmt"
-	randv2 "math/rand/v2"
 	"sync"
 	"testing"
 	"time"
@@ -18,6 +17,7 @@ type Options struct {
 	Brokers int           // how many; 0: three
 	Storm   time.Duration // of virtual time in which things break; 0: 40 s
 	Think   time.Duration // between two things one person does; 0: 1.5 s
+	Faults  []string      // by name; nil: all
 	Shape   Shape
 }
 
@@ -35,8 +35,10 @@ type Run struct {
 	history *History
 	board   *board
 	hosts   []*host
-	random  *randv2.Rand // the faults'
 	faults  map[string]int
+
+	operating  sync.Mutex // held while operators change who is a member, or a disk is as good as lost
+	procedures sync.WaitGroup
 
 	mu     sync.Mutex
 	left   []leftover
@@ -66,7 +68,7 @@ type ending struct {
 func Play(t testing.TB, seed uint64, options Options) *Run {
 	t.Helper()
 	options = options.whole(seed)
-	r := &Run{Seed: seed, options: options, board: &board{}, random: randv2.New(randv2.NewPCG(seed, 0)), faults: map[string]int{},
+	r := &Run{Seed: seed, options: options, board: &board{}, faults: map[string]int{},
 		live: map[statement.HostName]map[statement.BrokerName][]broker.Stem{}}
 	r.cluster = New(t, options.Brokers, seed, options.Shape)
 	r.history = &History{cluster: r.cluster}
@@ -84,7 +86,7 @@ func Play(t testing.TB, seed uint64, options Options) *Run {
 
 // whole fills in what is not said. One seed in three makes snapshots as production does.
 func (o Options) whole(seed uint64) Options {
-	random := randv2.New(randv2.NewPCG(seed, 7))
+	random := roll(seed, streamEnd, 1)
 	if o.Brokers == 0 {
 		o.Brokers = 3
 	}
@@ -136,6 +138,9 @@ func (r *Run) whole() string {
 			return err.Error()
 		}
 	}
+	if err := r.list(begin); err != nil {
+		return err.Error()
+	}
 	ctx, stop := context.WithCancel(background)
 	var listening, working sync.WaitGroup
 	defer listening.Wait()
@@ -144,10 +149,12 @@ func (r *Run) whole() string {
 		listening.Go(func() { h.follow(ctx) })
 		listening.Go(func() { h.logins(ctx) })
 	}
-	listening.Go(func() { r.onlook(ctx, r.Seed) })
+	for n, name := range r.cluster.Names {
+		listening.Go(func() { r.onlook(ctx, name, uint64(n)) })
+	}
 	work, rest := context.WithCancel(ctx)
 	defer rest()
-	for _, c := range r.staff(r.Seed) {
+	for _, c := range r.staff() {
 		working.Go(func() { c.work(work) })
 	}
 	r.storm(ctx)
@@ -158,11 +165,10 @@ func (r *Run) whole() string {
 	return r.settle(background)
 }
 
-// onlook looks at brokers' states, as whoever answers people does, and keeps what it saw.
-func (r *Run) onlook(ctx context.Context, seed uint64) {
-	random := randv2.New(randv2.NewPCG(seed, 50))
-	for pause(ctx, time.Duration(random.Int64N(int64(400*time.Millisecond)))) == nil {
-		name := r.cluster.Names[random.IntN(len(r.cluster.Names))]
+// onlook looks at a broker's state, as whoever answers people does, and keeps what it saw.
+func (r *Run) onlook(ctx context.Context, name statement.BrokerName, n uint64) {
+	d := roll(r.Seed, streamOnlook, n)
+	for pause(ctx, d.upTo(600*time.Millisecond)) == nil {
 		if l := r.cluster.brokers[name].current(); l != nil {
 			r.lookAt(ctx, l)
 		}
@@ -188,7 +194,7 @@ func (r *Run) lookAt(ctx context.Context, l *life) bool {
 func (r *Run) settle(background context.Context) string {
 	ctx, cancel := context.WithTimeout(background, calm)
 	defer cancel()
-	for _, name := range r.cluster.Names {
+	for _, name := range r.cluster.Members() {
 		for {
 			if l := r.cluster.brokers[name].current(); l != nil && r.lookAt(ctx, l) {
 				break
@@ -198,20 +204,39 @@ func (r *Run) settle(background context.Context) string {
 			}
 		}
 	}
-	desk := &client{run: r, random: r.random}
+	desk := &client{run: r, dice: roll(r.Seed, streamEnd, 0)}
 	for _, l := range r.left {
 		if !desk.submit(ctx, l.op, l.proof) {
 			return fmt.Sprintf("nobody says what came of a statement, in a cluster that is whole: %s", l.op)
 		}
 	}
 	r.left = nil
-	for _, name := range r.cluster.Names {
-		if err := r.last(ctx, name); err != nil {
-			return fmt.Sprintf("%s: %v", name, err)
+	for {
+		r.final = nil
+		for _, name := range r.cluster.Members() {
+			if err := r.last(ctx, name); err != nil {
+				return fmt.Sprintf("%s: %v", name, err)
+			}
+		}
+		if r.agreed() {
+			break
+		}
+		if pause(ctx, 300*time.Millisecond) != nil { // a lapse was recorded between two looks
+			break
 		}
 	}
 	r.askFresh(ctx)
 	return ""
+}
+
+// agreed reports whether every broker was looked at with as many events.
+func (r *Run) agreed() bool {
+	for _, e := range r.final {
+		if e.index != r.final[0].index {
+			return false
+		}
+	}
+	return true
 }
 
 // last takes everything one broker holds.
@@ -235,8 +260,8 @@ func (r *Run) askFresh(ctx context.Context) {
 	r.asked = r.cluster.Now()
 	for _, h := range r.hosts {
 		r.live[h.machine.Name] = map[statement.BrokerName][]broker.Stem{}
-		for _, name := range r.cluster.Names {
-			newborn := &host{run: r, machine: h.machine, key: h.key, signer: h.signer, random: h.random}
+		for _, name := range r.cluster.Members() {
+			newborn := &host{run: r, machine: h.machine, key: h.key, signer: h.signer, dice: h.dice}
 			newborn.wipe()
 			heard, cancel := context.WithTimeout(ctx, time.Second) // the opening comes at once, and a beat that ends it
 			newborn.listen(heard, name)

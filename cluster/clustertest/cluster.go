@@ -9,10 +9,12 @@ import (
 	"io"
 	"io/fs"
 	"log/slog"
+	"maps"
 	randv2 "math/rand/v2"
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -67,14 +69,17 @@ type Broker struct {
 
 	mu     sync.Mutex
 	dir    string
-	life   *life // nil: no process
+	life   *life          // nil: no process
+	out    bool           // it has no disk, or one that no cluster hears
+	mends  bool           // its disk failed: nobody starts it on that
+	joined statement.Disk // the disk an operator added it by; "": it founded the cluster
 	ahead  statement.Seconds
 	disk   trouble
 	plan   *plan
 	killed int
 }
 
-// New founds a cluster of brokers b1, b2 … and starts them.
+// New founds a cluster of brokers b1, b2 … and starts them. The last, one more than that, has no disk yet.
 func New(t testing.TB, count int, seed uint64, shape Shape) *Cluster {
 	t.Helper()
 	root, err := os.MkdirTemp(fastest(), "pim-chaos-")
@@ -82,17 +87,20 @@ func New(t testing.TB, count int, seed uint64, shape Shape) *Cluster {
 		t.Fatal(err)
 	}
 	c := &Cluster{Wires: newWires(seed), shape: shape, root: root, brokers: map[statement.BrokerName]*Broker{}, log: newJournal()}
-	for n := range count {
+	for n := range count + 1 {
 		c.Names = append(c.Names, statement.BrokerName(fmt.Sprintf("b%d", n+1)))
 	}
 	c.World = forger.New(t, func(doc *policy.Document) {
-		for _, name := range c.Names[1:] {
+		for _, name := range c.Names[1:count] {
 			doc.Brokers[name] = policy.Broker{Address: string(name) + ":7443", Identity: freshKey(t), CA: freshKey(t), Log: freshKey(t)}
 		}
 	})
 	for n, name := range c.Names {
 		b := &Broker{cluster: c, Name: name, seed: seed<<8 + uint64(n)}
 		c.brokers[name] = b
+		if b.out = n == count; b.out {
+			continue
+		}
 		b.dir = c.fresh(name)
 		config := cluster.Config{Name: name, Dir: b.dir, Now: b.now, Log: io.Discard}
 		if err := cluster.Bootstrap(config, c.World.Chain.Proofs()); err != nil {
@@ -133,8 +141,20 @@ func (c *Cluster) fresh(name statement.BrokerName) string {
 	return dir
 }
 
-// Broker returns a member by name.
-func (c *Cluster) Broker(name statement.BrokerName) *Broker { return c.brokers[name] }
+// Members are the brokers that have a disk, whether they run or not.
+func (c *Cluster) Members() []statement.BrokerName {
+	return slices.DeleteFunc(slices.Clone(c.Names), func(name statement.BrokerName) bool { return c.brokers[name].idle() })
+}
+
+// List has the stewards list the broker that is not one yet, and returns their word.
+func (c *Cluster) list(t testing.TB) statement.Proof {
+	doc := c.World.Next(func(doc *policy.Document) {
+		doc.Brokers = maps.Clone(doc.Brokers)
+		name := c.Names[len(c.Names)-1]
+		doc.Brokers[name] = policy.Broker{Address: string(name) + ":7443", Identity: freshKey(t), CA: freshKey(t), Log: freshKey(t)}
+	})
+	return c.World.SignPolicy(doc, operator)
+}
 
 // Now is the right time, as people and hosts have it.
 func (c *Cluster) Now() statement.Time {
@@ -170,6 +190,12 @@ func (b *Broker) now() statement.Time {
 	ahead := b.ahead
 	b.mu.Unlock()
 	return b.cluster.Now().Add(ahead)
+}
+
+func (b *Broker) idle() bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.out
 }
 
 func (b *Broker) current() *life {
@@ -288,8 +314,10 @@ func (l *life) Status(ctx context.Context, name statement.BrokerName) (status cl
 
 // Sum asks the broker that leads for the sum of its events, over the wires.
 func (l *life) Sum(ctx context.Context, leader statement.BrokerName, events uint64) (sum statement.Hash, err error) {
-	err = l.ask(ctx, leader, func(there *life) error {
-		sum, err = there.node.Sum(events)
+	err = l.ask(ctx, leader, func(there *life) (err error) {
+		if err = there.node.Lead(ctx, func(*broker.State) {}); err == nil {
+			sum, err = there.node.Sum(events)
+		}
 		return err
 	})
 	return sum, err
@@ -303,14 +331,12 @@ func (l *life) Index(ctx context.Context, leader statement.BrokerName) (index ui
 	return index, err
 }
 
-// Events asks another broker for events. It takes no time: the node that asks holds its state meanwhile, and virtual time
-// does not pass while somebody waits for a lock.
-func (l *life) Events(_ context.Context, from statement.BrokerName, index uint64) ([][]byte, error) {
-	there := l.broker.cluster.brokers[from].current()
-	if there == nil || l.gone.Load() || l.broker.cluster.Wires.of(l.broker.Name, from).cut || l.broker.cluster.Wires.of(from, l.broker.Name).cut {
-		return nil, errRefused
-	}
-	events, _, err := there.node.Events(index, 7)
+// Events asks another broker for some events, over the wires.
+func (l *life) Events(ctx context.Context, from statement.BrokerName, index uint64) (events [][]byte, err error) {
+	err = l.ask(ctx, from, func(there *life) (err error) {
+		events, _, err = there.node.Events(index, 7)
+		return err
+	})
 	return events, err
 }
 
@@ -404,7 +430,7 @@ func (c *Cluster) Leader() statement.BrokerName {
 		}
 	}
 	for name, n := range votes {
-		if name != "" && 2*n > len(c.Names) {
+		if name != "" && 2*n > len(c.Members()) {
 			return name
 		}
 	}

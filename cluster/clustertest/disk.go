@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"encoding/binary"
 	"errors"
-	"fmt"
 	"io/fs"
 	"maps"
 	"os"
@@ -25,6 +24,7 @@ const (
 // trouble is what a disk does wrong for a while.
 type trouble struct {
 	slow   time.Duration // a write takes at most so much longer
+	stall  time.Duration // and always so much
 	fails  syscall.Errno // writes fail
 	struck bool          // one did
 }
@@ -52,10 +52,8 @@ func (l *life) write(at cluster.Point, do func() error) error {
 	if l.gone.Load() || l.broker.current() != l { // not yet, or no longer
 		return do()
 	}
-	if at != cluster.PointEvents { // there the state is held, and virtual time does not pass for who waits for a lock
-		l.pass(at)
-	}
-	if err := l.broker.strike(); err != nil {
+	l.pass(at)
+	if err := l.broker.strike(at); err != nil {
 		return l.struck(at, err, do)
 	}
 	if l.broker.cluster.shape.Broken == NoSync && at == cluster.PointLog {
@@ -86,28 +84,31 @@ func (l *life) struck(at cluster.Point, err error, do func() error) error {
 		l.die(false, nil)
 		return do()
 	}
-	return fmt.Errorf("%s: %w", at, err)
+	return &fs.PathError{Op: "write", Path: string(at), Err: err}
 }
 
 // pass takes as long as the disk, or the process, is held up.
 func (l *life) pass(cluster.Point) {
 	l.broker.mu.Lock()
-	slow := l.broker.disk.slow
+	slow, stall := l.broker.disk.slow, l.broker.disk.stall
 	l.broker.mu.Unlock()
 	if slow > 0 {
 		l.locked.Lock()
-		slow = time.Duration(l.random.Int64N(int64(slow)))
+		stall += time.Duration(l.random.Int64N(int64(slow)))
 		l.locked.Unlock()
-		_ = pause(l.ctx, slow) // a dead one's is as good as over
+	}
+	if stall > 0 {
+		_ = pause(l.ctx, stall) // a dead one's is as good as over
 	}
 	_ = l.broker.cluster.Wires.thawed(l.ctx, l.broker.Name)
 }
 
-// strike returns the error that a write meets.
-func (b *Broker) strike() error {
+// strike returns the error that a write meets. A disk that fails for good does so under other writes than a vote: raft
+// panics there, and would take this process with it.
+func (b *Broker) strike(at cluster.Point) error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if b.disk.fails == 0 {
+	if b.disk.fails == 0 || b.disk.fails != syscall.ENOSPC && at == cluster.PointVote {
 		return nil
 	}
 	b.disk.struck = true
@@ -170,8 +171,12 @@ func (l *life) tear(at cluster.Point, silent bool, do func() error) error {
 	return err
 }
 
-// torn mixes a bbolt file before and after one write. The caller holds locked.
+// torn mixes a bbolt file before and after one write. If more than one was written meanwhile, it is the file after them.
+// The caller holds locked.
 func (l *life) torn(had, has []byte) []byte {
+	if transaction(has) != transaction(had)+1 {
+		return has
+	}
 	page := int(binary.LittleEndian.Uint32(has[24:])) // meta's page size, behind page header, magic and version
 	mixed := bytes.Clone(had)
 	if len(has) > len(had) { // grown, and synced, before anything is written
@@ -184,6 +189,12 @@ func (l *life) torn(had, has []byte) []byte {
 		}
 	}
 	return mixed
+}
+
+// transaction is the number of the newest transaction in a bbolt file.
+func transaction(data []byte) uint64 {
+	page := int(binary.LittleEndian.Uint32(data[24:]))
+	return max(binary.LittleEndian.Uint64(data[64:]), binary.LittleEndian.Uint64(data[page+64:])) // txid, in either header
 }
 
 // tearSnapshot leaves a snapshot that was not finished: its file is cut, and its name still says so.

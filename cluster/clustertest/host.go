@@ -5,7 +5,6 @@ import (
 	"crypto/ed25519"
 	"errors"
 	"fmt"
-	randv2 "math/rand/v2"
 	"slices"
 	"strconv"
 	"sync"
@@ -27,7 +26,7 @@ type host struct {
 	machine broker.Host
 	key     ed25519.PrivateKey
 	signer  ssh.Signer
-	random  *randv2.Rand
+	dice    *dice
 
 	mu       sync.Mutex
 	chain    policy.Chain
@@ -44,7 +43,7 @@ type start struct {
 }
 
 func (r *Run) machine(name statement.HostName, tier string, seed uint64) *host {
-	h := &host{run: r, machine: broker.Host{Name: name, Labels: map[string]string{"tier": tier}}, random: randv2.New(randv2.NewPCG(seed, uint64(len(name))<<8+uint64(name[len(name)-1])))}
+	h := &host{run: r, machine: broker.Host{Name: name, Labels: map[string]string{"tier": tier}}, dice: roll(seed, streamHosts, uint64(len(name))<<8+uint64(name[len(name)-1]))}
 	h.key, h.signer = forger.PrivateKey(r.world().T)
 	h.wipe()
 	return h
@@ -74,7 +73,7 @@ func (h *host) enrol(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	desk := &client{run: h.run, random: h.random}
+	desk := &client{run: h.run, dice: h.dice}
 	for ctx.Err() == nil {
 		heard, err := desk.once(ctx, h.run.cluster.Names[0], proof)
 		if err == nil && heard.kind == "" {
@@ -91,14 +90,14 @@ func (h *host) enrol(ctx context.Context) error {
 // follow listens to one broker after the other until ctx ends. Now and then the machine loses its disk.
 func (h *host) follow(ctx context.Context) {
 	names := h.run.cluster.Names
-	for at := h.random.IntN(len(names)); ctx.Err() == nil; at++ {
-		if h.random.IntN(10) == 0 {
+	for at := h.dice.IntN(len(names)); ctx.Err() == nil; at++ {
+		if h.dice.IntN(10) == 0 {
 			h.wipe()
 		}
-		stay, cancel := context.WithTimeout(ctx, 2*time.Second+time.Duration(h.random.Int64N(int64(20*time.Second))))
+		stay, cancel := context.WithTimeout(ctx, 2*time.Second+h.dice.upTo(20*time.Second))
 		h.listen(stay, names[at%len(names)])
 		cancel()
-		_ = pause(ctx, 50*time.Millisecond+time.Duration(h.random.Int64N(int64(time.Second)))) // the loop looks
+		_ = pause(ctx, 50*time.Millisecond+h.dice.upTo(time.Second)) // the loop looks
 	}
 }
 
@@ -209,7 +208,7 @@ func (h *host) hear(request statement.Hash, how broker.EndedHow) {
 
 // log people in: whoever holds a grant here tries it.
 func (h *host) logins(ctx context.Context) {
-	for pause(ctx, 200*time.Millisecond+time.Duration(h.random.Int64N(int64(2*time.Second)))) == nil {
+	for pause(ctx, 200*time.Millisecond+h.dice.upTo(2*time.Second)) == nil {
 		h.login()
 	}
 }
@@ -225,7 +224,7 @@ func (h *host) login() {
 		return
 	}
 	slices.Sort(stems)
-	stem := stems[h.random.IntN(len(stems))]
+	stem := stems[h.dice.IntN(len(stems))]
 	now := h.run.cluster.Now()
 	if !h.live(stem, now) {
 		return

@@ -58,8 +58,8 @@ type story struct {
 	ended     broker.EndedHow
 }
 
-// first is how a statement was answered when it was decided.
-type first struct {
+// answered is how a statement was answered when it was decided.
+type answered struct {
 	known bool // somebody was told
 	told  told
 	lo    statement.Time
@@ -68,12 +68,12 @@ type first struct {
 // world is everything the model knows of the requests for one wish.
 type world struct {
 	stories map[statement.Hash]*story
-	firsts  map[statement.Hash]first
+	firsts  map[statement.Hash]answered
 	last    uint64 // the index of the latest event that somebody was told
 	key     string
 }
 
-func newWorld(stories map[statement.Hash]*story, firsts map[statement.Hash]first, last uint64) *world {
+func newWorld(stories map[statement.Hash]*story, firsts map[statement.Hash]answered, last uint64) *world {
 	var b strings.Builder
 	hashes := slices.SortedFunc(maps.Keys(stories), func(x, y statement.Hash) int { return slices.Compare(x[:], y[:]) })
 	for _, hash := range hashes {
@@ -153,7 +153,7 @@ func (w *world) step(op *Op) []*world {
 }
 
 // repeat holds a statement that was decided before to its first answer.
-func (w *world) repeat(op *Op, before first) []*world {
+func (w *world) repeat(op *Op, before answered) []*world {
 	switch {
 	case op.Return == 0 || op.Hi > before.lo+kept:
 		return []*world{w}
@@ -168,7 +168,7 @@ func (w *world) repeat(op *Op, before first) []*world {
 
 func (w *world) tell(op *Op, t told) *world {
 	firsts := maps.Clone(w.firsts)
-	firsts[op.Proof] = first{true, t, op.Lo}
+	firsts[op.Proof] = answered{true, t, op.Lo}
 	return newWorld(w.stories, firsts, w.last)
 }
 
@@ -195,13 +195,13 @@ func (w *world) after(o outcome, op *Op) *world {
 	}
 	stories, firsts, last := w.stories, maps.Clone(w.firsts), w.last
 	if firsts == nil {
-		firsts = map[statement.Hash]first{}
+		firsts = map[statement.Hash]answered{}
 	}
 	t := op.Told
 	if op.Return == 0 {
 		t = told{kind: o.kind}
 	}
-	firsts[op.Proof] = first{op.Return != 0, t, op.Lo}
+	firsts[op.Proof] = answered{op.Return != 0, t, op.Lo}
 	if o.becomes != nil {
 		stories = maps.Clone(stories)
 		if stories == nil {

@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/rand"
 	"errors"
-	randv2 "math/rand/v2"
 	"net/http/httptest"
 	"slices"
 	"sync"
@@ -66,24 +65,24 @@ func (b *board) sent(f filed) {
 }
 
 // pick draws one of the latest.
-func (b *board) pick(random *randv2.Rand) (asked, bool) {
+func (b *board) pick(d *dice) (asked, bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if len(b.all) == 0 {
 		return asked{}, false
 	}
 	latest := b.all[max(0, len(b.all)-remembered):]
-	return latest[random.IntN(len(latest))], true
+	return latest[d.IntN(len(latest))], true
 }
 
-func (b *board) again(random *randv2.Rand) (filed, bool) {
+func (b *board) again(d *dice) (filed, bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if len(b.filed) == 0 {
 		return filed{}, false
 	}
 	latest := b.filed[max(0, len(b.filed)-remembered):]
-	return latest[random.IntN(len(latest))], true
+	return latest[d.IntN(len(latest))], true
 }
 
 // client is one person at one desk.
@@ -91,34 +90,39 @@ type client struct {
 	run    *Run
 	who    string
 	person statement.Person
-	random *randv2.Rand
+	dice   *dice // of the step at hand
+	number uint64
 	spare  ssh.Signer // for certificates
 	think  time.Duration
 }
 
 // work does one thing after the other until ctx ends.
 func (c *client) work(ctx context.Context) {
-	for pause(ctx, c.think/4+time.Duration(c.random.Int64N(int64(c.think)))) == nil {
+	for step := uint64(0); ; step++ {
+		c.dice = roll(c.run.Seed, streamPeople+c.number, step)
+		if pause(ctx, c.think/4+c.dice.upTo(c.think)) != nil {
+			return
+		}
 		c.act(ctx)
 	}
 }
 
 // act draws what somebody does next. Nobody is kept from trying what is not theirs to do.
 func (c *client) act(ctx context.Context) {
-	draw := c.random.IntN(100)
+	draw := c.dice.IntN(100)
 	if draw < 30 {
 		c.request(ctx)
 		return
 	}
 	if draw >= 92 {
-		if again, any := c.run.board.again(c.random); any {
+		if again, any := c.run.board.again(c.dice); any {
 			op := again.op
 			op.Who = c.who + " again"
 			c.file(ctx, &op, again.proof)
 		}
 		return
 	}
-	about, any := c.run.board.pick(c.random)
+	about, any := c.run.board.pick(c.dice)
 	switch {
 	case !any:
 	case draw < 58:
@@ -146,7 +150,7 @@ func (c *client) head(kind statement.Kind) statement.Head {
 
 // about draws what to ask for. Some of it is nobody's to have.
 func (c *client) about() (statement.RoleName, []statement.HostName) {
-	switch c.random.IntN(8) {
+	switch c.dice.IntN(8) {
 	case 0, 1, 2:
 		return "db-admin", []statement.HostName{"db1"}
 	case 3:
@@ -158,20 +162,20 @@ func (c *client) about() (statement.RoleName, []statement.HostName) {
 	case 6:
 		return "web-deploy", []statement.HostName{"web1"}
 	default:
-		return "web-deploy", []statement.HostName{[]statement.HostName{"web1", "db1", "ghost"}[c.random.IntN(3)]}
+		return "web-deploy", []statement.HostName{[]statement.HostName{"web1", "db1", "ghost"}[c.dice.IntN(3)]}
 	}
 }
 
 func (c *client) request(ctx context.Context) {
 	role, hosts := c.about()
 	r := statement.Request{Head: c.head(statement.KindRequest), Role: role, Hosts: hosts, Reason: "chaos",
-		Duration: statement.Seconds(5 + c.random.IntN(40)), Keys: []statement.Key{c.key(c.run.world().People[c.person])}}
-	if c.random.IntN(20) == 0 {
+		Duration: statement.Seconds(5 + c.dice.IntN(40)), Keys: []statement.Key{c.key(c.run.world().People[c.person])}}
+	if c.dice.IntN(20) == 0 {
 		r.Duration = 10 * 3600 // longer than any role allows
 	}
-	r.Expires = r.Created + statement.Time(3+c.random.IntN(25))
-	if c.random.IntN(8) == 0 {
-		r.At = r.Created + statement.Time(c.random.IntN(8))
+	r.Expires = r.Created + statement.Time(3+c.dice.IntN(25))
+	if c.dice.IntN(8) == 0 {
+		r.At = r.Created + statement.Time(c.dice.IntN(8))
 	}
 	proof := c.run.world().Sign(r, c.person)
 	a := asked{proof, r, wishOf(r)}
@@ -189,13 +193,13 @@ func wishOf(r statement.Request) wish {
 
 func (c *client) decide(ctx context.Context, about asked) {
 	d := statement.Decision{Head: c.head(statement.KindDecision), Request: about.proof.Hash(), Verdict: statement.Approve}
-	switch draw := c.random.IntN(10); {
+	switch draw := c.dice.IntN(10); {
 	case draw < 2:
 		d.Verdict = statement.Deny
 	case draw == 2:
 		d.Duration = max(1, about.body.Duration-3)
 	case draw == 3 && len(about.body.Hosts) > 1:
-		d.Hosts = about.body.Hosts[c.random.IntN(2):][:1]
+		d.Hosts = about.body.Hosts[c.dice.IntN(2):][:1]
 	}
 	c.file(ctx, &Op{Who: c.who, Did: DidDecide, Wish: about.wish, About: about.proof.Hash(), Person: c.person, Body: d}, c.run.world().Sign(d, c.person))
 }
@@ -244,7 +248,7 @@ func (c *client) file(ctx context.Context, op *Op, proof statement.Proof) {
 // submit sends a statement until it is answered or ctx ends.
 func (c *client) submit(ctx context.Context, op *Op, proof statement.Proof) bool {
 	names := c.run.cluster.Names
-	at := c.random.IntN(len(names))
+	at := c.dice.IntN(len(names))
 	for {
 		heard, err := c.once(ctx, names[at%len(names)], proof)
 		if err == nil {
@@ -252,7 +256,7 @@ func (c *client) submit(ctx context.Context, op *Op, proof statement.Proof) bool
 			return true
 		}
 		at++
-		if pause(ctx, 50*time.Millisecond+time.Duration(c.random.Int64N(int64(400*time.Millisecond)))) != nil {
+		if pause(ctx, 50*time.Millisecond+c.dice.upTo(400*time.Millisecond)) != nil {
 			return false
 		}
 	}
@@ -260,7 +264,7 @@ func (c *client) submit(ctx context.Context, op *Op, proof statement.Proof) bool
 
 // once sends a statement to one broker. An error says that nothing is known.
 func (c *client) once(ctx context.Context, at statement.BrokerName, proof statement.Proof) (told, error) {
-	got, err := c.run.cluster.call(ctx, at, c.random.Float64(), post(proof))
+	got, err := c.run.cluster.call(ctx, at, c.dice.Float64(), post(proof))
 	if err != nil {
 		return told{}, err
 	}
@@ -296,7 +300,7 @@ func (c *client) read(ctx context.Context, about asked) {
 	op := &Op{Who: c.who, Did: DidRead, Wish: about.wish, About: about.proof.Hash(), Person: c.person}
 	c.run.history.begin(op)
 	names := c.run.cluster.Names
-	got, err := c.run.cluster.call(ctx, names[c.random.IntN(len(names))], c.random.Float64(), request)
+	got, err := c.run.cluster.call(ctx, names[c.dice.IntN(len(names))], c.dice.Float64(), request)
 	heard, err := readAnswer(got, err)
 	if err == nil {
 		c.run.history.end(op, heard)
@@ -334,14 +338,14 @@ func readAnswer(got answer, err error) (told, error) {
 }
 
 // staff are the people at work: who asks, who approves, who looks after things, and who has no business here.
-func (r *Run) staff(seed uint64) []*client {
+func (r *Run) staff() []*client {
 	var all []*client
 	for i, person := range []statement.Person{"alice", "alice", "erin", "bob", "bob", "carol", "gwen", "dave", "mallory"} {
 		who := string(person)
 		if slices.ContainsFunc(all, func(c *client) bool { return c.who == who }) {
 			who += "'"
 		}
-		all = append(all, &client{run: r, who: who, person: person, random: randv2.New(randv2.NewPCG(seed, uint64(100+i))),
+		all = append(all, &client{run: r, who: who, person: person, number: uint64(i),
 			spare: forger.Key(r.world().T), think: r.options.Think})
 	}
 	return all

@@ -20,7 +20,7 @@ import (
 )
 
 // checkPatience bounds the search for an order that explains a history. Not found in time is not found.
-const checkPatience = 60 * time.Second
+const checkPatience = 5 * time.Minute
 
 // Verdict is what is wrong with a run: nothing, when the promises held.
 func (r *Run) Verdict() []string {
@@ -202,8 +202,7 @@ func (r *Run) checkHosts(opened map[broker.Stem]broker.Grant, ended map[broker.S
 	for name, by := range r.live {
 		for at, stems := range by {
 			for stem, g := range opened {
-				open := slices.Contains(stems, stem)
-				ours := slices.Contains(g.Hosts, name) && !ended[stem]
+				open, ours := slices.Contains(stems, stem), slices.Contains(g.Hosts, name) && !ended[stem]
 				switch {
 				case open && (!ours || r.asked >= g.Until.Add(unsure)):
 					wrong = append(wrong, fmt.Sprintf("%s, told by %s, would let %s start something: it is over, or not for that host", name, at, stem.Grant()))
@@ -266,10 +265,36 @@ func (r *Run) Text() string {
 	return b.String()
 }
 
-// Size is how much happened: operations, looks, starts and events.
-func (r *Run) Size() (ops, looks, starts, events int) {
+// Tally is how much happened in some runs. The zero value is none.
+type Tally struct {
+	Operations, Looks, Starts, Events, Deaths int
+	Faults                                    map[string]int // by name
+}
+
+// Add counts a run.
+func (t *Tally) Add(r *Run) {
+	t.Operations += len(r.history.ops)
+	t.Looks += len(r.history.looks)
+	t.Starts += len(r.starts)
 	if len(r.final) > 0 {
-		events = len(r.final[0].leaves)
+		t.Events += len(r.final[0].leaves)
 	}
-	return len(r.history.ops), len(r.history.looks), len(r.starts), events
+	for _, b := range r.cluster.brokers {
+		t.Deaths += b.killed
+	}
+	if t.Faults == nil {
+		t.Faults = map[string]int{}
+	}
+	for name, n := range r.faults {
+		t.Faults[name] += n
+	}
+}
+
+// String says it in one line.
+func (t Tally) String() string {
+	struck := 0
+	for _, n := range t.Faults {
+		struck += n
+	}
+	return fmt.Sprintf("%d operations, %d looks, %d starts on hosts, %d events, %d deaths, %d faults %v", t.Operations, t.Looks, t.Starts, t.Events, t.Deaths, struck, t.Faults)
 }

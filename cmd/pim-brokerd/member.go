@@ -15,7 +15,8 @@ var version = "dev"
 func (m *member) Self() api.PeerStatus {
 	node := m.node.Load()
 	said := api.PeerStatus{Name: m.name, Disk: node.Disk(), Rules: broker.Rules, Version: version, Now: clock()}
-	said.Events = node.Status().Events
+	status := node.Status()
+	said.Events, said.Low = status.Events, status.Low
 	for name, refusal := range node.Refusals() {
 		if said.Told == nil {
 			said.Told = map[statement.BrokerName]string{}

@@ -121,7 +121,7 @@ func (m *member) Status(ctx context.Context, name statement.BrokerName) (cluster
 		return cluster.Status{}, err
 	}
 	said, err := m.calls.Status(ctx, name, to)
-	return cluster.Status{Disk: said.Disk, Events: said.Events}, err
+	return cluster.Status{Disk: said.Disk, Events: said.Events, Now: said.Now, Low: said.Low}, err
 }
 
 // Events is cluster's question after events that this broker missed.

@@ -41,23 +41,54 @@ type one struct {
 
 	mu   sync.Mutex
 	cmd  *exec.Cmd // nil while it does not run
-	said *bytes.Buffer
+	said *speech
+}
+
+// speech is what a process said so far. It may be read while more is said.
+type speech struct {
+	mu   sync.Mutex
+	text bytes.Buffer
+}
+
+func (s *speech) Write(p []byte) (int, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.text.Write(p)
+}
+
+// String is all of it.
+func (s *speech) String() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.text.String()
+}
+
+// forget begins anew.
+func (s *speech) forget() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.text.Reset()
 }
 
 // newTrio has init and bootstrap done on each, as people do it, and starts them; web1 is enrolled.
 func newTrio(t *testing.T) *trio {
 	t.Helper()
-	return newTrioOf(t, os.Args[0])
+	return newTrioOn(t, t.TempDir(), os.Args[0])
 }
 
 // newTrioOf is newTrio with another build of pim-brokerd.
 func newTrioOf(t *testing.T, build string) *trio {
 	t.Helper()
+	return newTrioOn(t, t.TempDir(), build)
+}
+
+// newTrioOn is newTrioOf with every broker's disk in one directory.
+func newTrioOn(t *testing.T, dir, build string) *trio {
+	t.Helper()
 	r := &trio{t: t, names: []statement.BrokerName{"b1", "b2", "b3"}, all: map[statement.BrokerName]*one{}}
-	dir := t.TempDir()
 	listed := map[statement.BrokerName]policy.Broker{}
 	for _, name := range r.names {
-		b := &one{dir: filepath.Join(dir, string(name)), address: freeAddress(t), build: build, said: &bytes.Buffer{}}
+		b := &one{dir: filepath.Join(dir, string(name)), address: freeAddress(t), build: build, said: &speech{}}
 		keys, err := makeKeys(b.dir, name)
 		r.must(err)
 		keys.Address = b.address

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"maps"
 	"slices"
-	"strings"
 	"sync"
 
 	"github.com/spf13/cobra"
@@ -64,13 +63,18 @@ func (d *desk) showCluster(shown api.Cluster) error {
 		if b.Name == shown.Leader {
 			place += ", leads"
 		}
-		row := []string{string(b.Name), place, "no", "-", "-", "-", "-", notes(b)}
+		row := []string{string(b.Name), place, "no", "-", "-", "-", "-"}
 		if b.Reachable {
-			row = []string{string(b.Name), place, "yes", fmt.Sprint(b.Behind), fmt.Sprint(b.Rules), b.Version, fmt.Sprintf("%+d s", b.Ahead), notes(b)}
+			row = []string{string(b.Name), place, "yes", fmt.Sprint(b.Behind), fmt.Sprint(b.Rules), b.Version, fmt.Sprintf("%+d s", b.Ahead)}
 		}
 		rows = append(rows, row)
 	}
-	d.term.Table([]string{"BROKER", "STANDING", "ANSWERS", "BEHIND", "RULES", "VERSION", "CLOCK", "NOTE"}, rows)
+	d.term.Table([]string{"BROKER", "STANDING", "ANSWERS", "BEHIND", "RULES", "VERSION", "CLOCK"}, rows)
+	for _, b := range shown.Brokers {
+		for _, note := range notes(b) {
+			d.term.Say("%s: %s", b.Name, note)
+		}
+	}
 	if shown.Leader == "" {
 		d.term.Say("no broker leads")
 	}
@@ -78,14 +82,15 @@ func (d *desk) showCluster(shown api.Cluster) error {
 	return nil
 }
 
-// notes says what an operator may want to do something about.
-func notes(b api.BrokerView) string {
+// notes says what an operator may want to do something about. Which disk to add is not taken from here: the machine itself
+// prints it.
+func notes(b api.BrokerView) []string {
 	var all []string
-	switch {
-	case b.Place == api.PlaceRemoved, b.Place == api.PlaceListed && b.Disk == "":
-		all = append(all, "on it: pim-brokerd join")
-	case b.Place == api.PlaceListed:
-		all = append(all, fmt.Sprintf("pim-ssh cluster add %s --disk %s", b.Name, b.Disk))
+	switch b.Place {
+	case api.PlaceRemoved:
+		all = append(all, "to bring it back, on it: pim-brokerd quarantine, then pim-brokerd join")
+	case api.PlaceListed:
+		all = append(all, "to make it a member, on it: pim-brokerd join")
 	}
 	if b.Low {
 		all = append(all, "disk almost full")
@@ -99,7 +104,15 @@ func notes(b api.BrokerView) string {
 	if b.Why != "" {
 		all = append(all, b.Why)
 	}
-	return strings.Join(all, "; ")
+	return all
+}
+
+// doorJSON is one broker in `cluster status -o json` when none answers for the cluster.
+type doorJSON struct {
+	Name      statement.BrokerName `json:"name"`
+	Address   string               `json:"address"`
+	Reachable bool                 `json:"reachable"`
+	Why       string               `json:"why"`
 }
 
 // clusterDown tells which brokers can be reached when none answers for the cluster. It asks nothing that needs to be
@@ -109,46 +122,46 @@ func (d *desk) clusterDown(ctx context.Context, cause error) error {
 	if err != nil {
 		return err
 	}
-	shown := d.knockAll(ctx, p)
+	doors := knockAll(ctx, p)
 	if d.json() {
-		return errors.Join(d.term.JSON(shown), cause)
+		return errors.Join(d.term.JSON(map[string]any{"brokers": doors}), cause)
 	}
 	var rows [][]string
-	for _, b := range shown.Brokers {
-		rows = append(rows, []string{string(b.Name), map[bool]string{true: "yes", false: "no"}[b.Reachable], b.Why})
+	for _, door := range doors {
+		rows = append(rows, []string{string(door.Name), map[bool]string{true: "yes", false: "no"}[door.Reachable], door.Why})
 	}
 	d.term.Table([]string{"BROKER", "ANSWERS", "NOTE"}, rows)
 	return cause
 }
 
 // knockAll knocks at every broker's door, side by side.
-func (d *desk) knockAll(ctx context.Context, p pin) api.Cluster {
+func knockAll(ctx context.Context, p pin) []doorJSON {
 	listed := p.chain.Current().Brokers
-	shown := api.Cluster{Brokers: make([]api.BrokerView, len(listed))}
+	doors := make([]doorJSON, len(listed))
 	var knocking sync.WaitGroup
 	for i, name := range slices.Sorted(maps.Keys(listed)) {
-		knocking.Go(func() { shown.Brokers[i] = knock(ctx, p, name) })
+		knocking.Go(func() { doors[i] = knock(ctx, p, name) })
 	}
 	knocking.Wait()
-	return shown
+	return doors
 }
 
 // knock asks one broker whether it can answer.
-func knock(ctx context.Context, p pin, name statement.BrokerName) api.BrokerView {
+func knock(ctx context.Context, p pin, name statement.BrokerName) doorJSON {
 	doc := *p.chain.Current()
-	view := api.BrokerView{Name: name, Address: doc.Brokers[name].Address}
+	door := doorJSON{Name: name, Address: doc.Brokers[name].Address}
 	doc.Brokers = map[statement.BrokerName]policy.Broker{name: doc.Brokers[name]}
 	client, err := api.NewClient(api.Config{Policy: &doc})
 	if err == nil {
 		defer client.Close()
 		err = client.Health(ctx)
 	}
-	view.Reachable = err == nil
+	door.Reachable = err == nil
 	switch {
 	case errors.Is(err, api.ErrNotReady):
-		view.Reachable, view.Why = true, "it cannot answer for the cluster"
+		door.Reachable, door.Why = true, "it cannot answer for the cluster"
 	case err != nil:
-		view.Why = err.Error()
+		door.Why = err.Error()
 	}
-	return view
+	return door
 }
