@@ -15,7 +15,7 @@ import (
 // rules 1 whose founding brokers all stand. Its lists are replaced, never changed in place.
 type cluster struct {
 	Rules    int       `json:"rules,omitzero"`    // in force; 0 means 1, and 1 is never written
-	Founding uint64    `json:"founding,omitzero"` // the policy revision whose brokers founded the cluster; 0: begun under rules 1, not known
+	Founding uint64    `json:"founding,omitzero"` // the policy revision whose brokers founded the cluster, or its epoch; 0: begun under rules 1, not known
 	Members  []Member  `json:"members,omitempty"` // those added, sorted by name
 	Removed  []Removal `json:"removed,omitempty"` // sorted by name and disk; kept for ever
 	Epoch    *Epoch    `json:"epoch,omitempty"`   // the newest; nil: no restore ever
@@ -277,12 +277,8 @@ func (s *State) mayHaveFounded(name statement.BrokerName) bool {
 	if _, removed := s.Removal(name, ""); removed {
 		return false
 	}
-	founding := s.cluster.Founding
-	if s.cluster.Epoch != nil {
-		founding = s.cluster.Epoch.Revision
-	}
-	if founding > 0 {
-		doc, known := s.chain.At(founding)
+	if s.cluster.Founding > 0 {
+		doc, known := s.chain.At(s.cluster.Founding)
 		return known && lists(doc, name)
 	}
 	for i, index := range s.adopted {

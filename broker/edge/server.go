@@ -158,7 +158,13 @@ func (s *Server) Serve(ctx context.Context, listener net.Listener) error {
 	inHand, abandon := context.WithCancel(context.WithoutCancel(ctx))
 	defer abandon()
 	server := &http.Server{
-		Handler: s, ConnState: spare.note, BaseContext: func(net.Listener) context.Context { return inHand }, ReadHeaderTimeout: headerTimeout, ReadTimeout: readTimeout, WriteTimeout: writeTimeout, IdleTimeout: idleTimeout,
+		Handler: s, BaseContext: func(net.Listener) context.Context { return inHand }, ReadHeaderTimeout: headerTimeout, ReadTimeout: readTimeout, WriteTimeout: writeTimeout, IdleTimeout: idleTimeout,
+		ConnContext: withPlace, ConnState: func(conn net.Conn, is http.ConnState) {
+			spare.note(conn, is)
+			if c := placeOf(conn); c != nil {
+				c.used()
+			}
+		},
 		MaxHeaderBytes: maxHeader, ErrorLog: slog.NewLogLogger(s.log.Handler(), slog.LevelDebug),
 	}
 	ended := make(chan error, 1)

@@ -124,6 +124,7 @@ func (s *Server) watch(w http.ResponseWriter, r *http.Request) (any, error) {
 		return nil, err
 	}
 	defer s.watchers.leave(who.name())
+	defer held(r.Context())()
 	if err := st.start(opening); err != nil {
 		return nil, err
 	}

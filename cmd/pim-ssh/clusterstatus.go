@@ -79,6 +79,9 @@ func (d *desk) showCluster(shown api.Cluster) error {
 		d.term.Say("no broker leads")
 	}
 	d.term.Say("%d events under rules %d, as %s sees it", shown.Events, shown.Rules, shown.Asked)
+	if shown.Epoch > 0 {
+		d.term.Say("epoch %d: the brokers were restored from a backup", shown.Epoch)
+	}
 	return nil
 }
 
