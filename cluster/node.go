@@ -104,9 +104,6 @@ func (n *Node) start(config Config, mark string, store *raftboltdb.BoltStore) er
 	if err := sealOwn(store, markKey, foundingKey, restoreKey, joinedKey); err != nil {
 		return err
 	}
-	if n.policies, err = openPolicies(store, n.begin.chain, n.machine.log); err != nil {
-		return err
-	}
 	n.entries = chainedStore{store}
 	kept, err := openSnapshots(config.Dir, n.machine.disk, config.Log)
 	if err != nil {
@@ -123,6 +120,9 @@ func (n *Node) start(config Config, mark string, store *raftboltdb.BoltStore) er
 		stoppingValues{sealedValues{seamedVotes{store, n.seams}}, disk}, kept, n.wire)
 	if err != nil {
 		return errors.Join(fmt.Errorf("raft: %w", err), n.wire.Close())
+	}
+	if err := n.openPolicies(store); err != nil {
+		return errors.Join(err, n.raft.Shutdown().Error(), n.wire.Close())
 	}
 	n.door.raft.Store(n.raft)
 	n.machine.fetchBy(n.fetch)
