@@ -348,7 +348,7 @@ func (a *Agent) endUnnamed(named map[broker.Stem]bool) {
 func (a *Agent) takeBeat(beat statement.Time) error {
 	now := a.Clock.now()
 	if skew := now.Sub(beat); skew > maxSkew || skew < -maxSkew {
-		if !a.reports.lately("skew", quiet) {
+		if !a.reports.lately("skew", watchful) { // brokers beat as they like
 			a.Log.Error("the broker's clock and ours differ too much: its word does not count as fresh", "broker", beat, "host", now)
 		}
 		return nil

@@ -253,27 +253,28 @@ func TestAForkedBrokersBeatsAreNoFreshWordAndReportsCarryTheHead(t *testing.T) {
 	waitFor(t, "a start under an honest beat", func() bool { return newCaller(t, aliceUID, 0).say(s.pam, sudoAccount("alice")).Allow })
 }
 
-// TestThreatABrokerMakesAHostWriteNoMoreThanOnceInAWhile beats as fast as frames are taken, each time with another lie.
-func TestThreatABrokerMakesAHostWriteNoMoreThanOnceInAWhile(t *testing.T) {
+// TestThreatABrokerMakesAHostWriteOnceInAWhile beats as fast as frames are taken, each time with another lie.
+func TestThreatABrokerMakesAHostWriteOnceInAWhile(t *testing.T) {
 	w := forger.New(t, nil)
 	first := recordOf(t, 300, never)
 	for sentence, c := range map[string]struct {
 		frame func(i int, now statement.Time) api.Frame
 		said  string
+		again time.Duration
 	}{
 		"records that contradict what was seen": {func(i int, now statement.Time) api.Frame {
 			return api.Frame{Beat: now, Checkpoint: recordOf(t, 299-i, never).signed(t, w, w.Log)}
-		}, "A BROKER'S RECORD CONTRADICTS"},
+		}, "A BROKER'S RECORD CONTRADICTS", quiet},
 		"longer records without their tiles": {func(i int, now statement.Time) api.Frame {
 			return api.Frame{Beat: now, Checkpoint: recordOf(t, 700+i, never).signed(t, w, w.Log)}
-		}, "is not proved"},
+		}, "is not proved", quiet},
 		"clocks far from ours": {func(i int, now statement.Time) api.Frame {
 			return api.Frame{Beat: now.Add(statement.Seconds(1000 + i)), Checkpoint: first.signed(t, w, w.Log)}
-		}, "differ too much"},
+		}, "differ too much", watchful},
 		"revisions that do not follow": {func(i int, now statement.Time) api.Frame {
 			p := w.Ask("alice", "root", "db1", statement.Seconds(60+i), w.People["alice"], nil)
 			return api.Frame{Policy: &p}
-		}, "policy revision refused"},
+		}, "policy revision refused", quiet},
 	} {
 		t.Run(sentence, func(t *testing.T) {
 			m := newMachine(t, w)
@@ -281,9 +282,8 @@ func TestThreatABrokerMakesAHostWriteNoMoreThanOnceInAWhile(t *testing.T) {
 			if err := a.takeHead(first.signed(t, w, w.Log), first.source()); err != nil {
 				t.Fatal(err)
 			}
-			evidence := a.Spool.path(asideDir, headFile+"-b1")
-			written := 0
-			beat := func(i int) {
+			evidence, written, begun := a.Spool.path(asideDir, headFile+"-b1"), 0, a.Clock.Boot()
+			show := func(i int) {
 				if err := a.take(c.frame(i, a.Clock.now()), &listing{record: recordOf(t, 40, never).source()}); err != nil {
 					t.Fatal(err)
 				}
@@ -292,15 +292,16 @@ func TestThreatABrokerMakesAHostWriteNoMoreThanOnceInAWhile(t *testing.T) {
 				}
 			}
 			for i := range 20 {
-				beat(i)
+				show(i)
 			}
-			if said := strings.Count(m.log.String(), c.said); said != 1 || written > 1 {
-				t.Errorf("20 frames: said %d times, evidence written %d times; want once\n%s", said, written, m.log)
+			said, most := strings.Count(m.log.String(), c.said), 1+int((a.Clock.Boot()-begun)/c.again)
+			if said < 1 || said > most || written > most {
+				t.Errorf("20 frames: said %d times, evidence written %d times; want %d\n%s", said, written, most, m.log)
 			}
-			m.clock.pass(quiet)
-			beat(20)
-			if said := strings.Count(m.log.String(), c.said); said != 2 {
-				t.Errorf("after a while: said %d times, want twice\n%s", said, m.log)
+			m.clock.pass(c.again)
+			show(20)
+			if strings.Count(m.log.String(), c.said) != said+1 {
+				t.Errorf("after a while it is not said again\n%s", m.log)
 			}
 		})
 	}
