@@ -1,7 +1,6 @@
 package edge
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"net/http"
@@ -154,21 +153,22 @@ type stream struct {
 
 // authorise finds out whether the reader may read, where the stream begins and with what. Errors before the first byte
 // are the caller's to answer.
-func (st *stream) authorise(ctx context.Context, after uint64, given bool) (opening []api.Frame, refused error) {
-	err := st.server.cluster.View(ctx, func(state *broker.State) {
-		if refused = st.who.permit(state); refused != nil {
-			return
+func (st *stream) authorise(ctx context.Context, after uint64, given bool) (opening []api.Frame, err error) {
+	err = st.server.view(ctx, func(state *broker.State) error {
+		if err := st.who.permit(state); err != nil {
+			return err
 		}
 		if given && after < state.Index() {
 			st.next = after + 1
-			return
+			return nil
 		}
 		opening = st.who.opening(state)
 		if opening != nil {
 			st.next = state.Index()
 		}
+		return nil
 	})
-	return opening, cmp.Or(err, refused)
+	return opening, err
 }
 
 // start says 200 and the opening frames.
@@ -240,13 +240,15 @@ func (st *stream) step(ctx context.Context) (grown <-chan struct{}, more bool, e
 }
 
 // say has the reader, who must still be allowed to read, turn events into frames.
-func (st *stream) say(ctx context.Context, events []broker.Event) (frames []api.Frame, refused error) {
-	err := st.server.cluster.View(ctx, func(state *broker.State) {
-		if refused = st.who.permit(state); refused == nil {
-			frames, refused = st.who.frames(state, events)
+func (st *stream) say(ctx context.Context, events []broker.Event) (frames []api.Frame, err error) {
+	err = st.server.view(ctx, func(state *broker.State) error {
+		err := st.who.permit(state)
+		if err == nil {
+			frames, err = st.who.frames(state, events)
 		}
+		return err
 	})
-	return frames, cmp.Or(err, refused)
+	return frames, err
 }
 
 // beat says how far the stream has come. Before the first event there is nothing to come from.
