@@ -17,6 +17,7 @@ import (
 	"pim-ssh/broker/audit"
 	"pim-ssh/broker/policy"
 	"pim-ssh/broker/statement"
+	"pim-ssh/broker/statement/signtest"
 	"pim-ssh/packaging/lab/forger"
 )
 
@@ -65,15 +66,9 @@ const never = 1 << 20 // no entry is changed
 // two is a world of two brokers, and the second one's log key.
 func two(t testing.TB) (*forger.World, ssh.Signer) {
 	second := forger.Key(t)
-	keyOf := func(s ssh.Signer) statement.Key {
-		k, err := statement.KeyOf(s.PublicKey())
-		if err != nil {
-			t.Fatal(err)
-		}
-		return k
-	}
+	public := func() statement.Key { return signtest.Public(forger.Key(t)) }
 	return forger.New(t, func(doc *policy.Document) {
-		doc.Brokers["b2"] = policy.Broker{Address: "b2:7443", Identity: keyOf(forger.Key(t)), CA: keyOf(forger.Key(t)), Log: keyOf(second)}
+		doc.Brokers["b2"] = policy.Broker{Address: "b2:7443", Identity: public(), CA: public(), Log: signtest.Public(second)}
 	}), second
 }
 
