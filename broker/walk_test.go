@@ -28,6 +28,8 @@ type walk struct {
 	then    statement.Time
 	granted map[GrantID]Grant // as first opened
 	replay  bool              // the latest step was one
+	refold  *State            // from the log's first folded events, each encoded and read back
+	folded  int
 }
 
 type sent struct {
@@ -56,7 +58,7 @@ func resume(t tester) *scene {
 
 func newWalk(rt *rapid.T) *walk {
 	return &walk{
-		scene: resume(rt), rt: rt, proofs: map[int]statement.Proof{}, granted: map[GrantID]Grant{}, then: dawn,
+		scene: resume(rt), rt: rt, proofs: map[int]statement.Proof{}, granted: map[GrantID]Grant{}, then: dawn, refold: NewState(),
 		m: &model{now: int64(dawn), asks: map[int]*modelAsk{}, recorded: map[int]bool{}, policies: []map[string]modelRole{labRoles()}},
 	}
 }
@@ -339,5 +341,9 @@ func walks(t *testing.T, promise func(w *walk) error) {
 				}
 			},
 		})
+		w.refold, w.folded = NewState(), 0 // the whole log once more: no later step changed an event
+		if err := promise(w); err != nil {
+			rt.Fatal(err)
+		}
 	})
 }
