@@ -60,7 +60,7 @@ func BenchmarkDecide(b *testing.B) {
 		"IssueCertificate":                sc.command(sc.certifies(holder, grant, "a desk")),
 		"EnrolHost":                       sc.command(sc.enrolment("new", "db")),
 		"ReportHost":                      sc.command(sc.reports("db1", 1)),
-		"Tick":                            TickAt(sc.now, nil),
+		"Tick":                            sc.clock(sc.now, nil),
 	}
 	for name, c := range commands {
 		b.Run(name, func(b *testing.B) {

@@ -246,14 +246,23 @@ func changeRole(name statement.RoleName, change func(*policy.Role)) func(*policy
 	}
 }
 
-// command is the proof as the leader proposes it now.
+// command is the proof as the leader proposes it now. A scene begins under rules 1, as an older build's deployment did.
 func (sc *scene) command(p statement.Proof) Command {
 	sc.t.Helper()
 	c, err := CommandFor(p, sc.now)
 	if err != nil {
 		sc.t.Fatalf("command: %v", err)
 	}
-	return c
+	if sc.s.Index() == 0 {
+		c.Rules = 1
+		return c
+	}
+	return c.Under(sc.s)
+}
+
+// clock is the tick that the leader proposes.
+func (sc *scene) clock(at statement.Time, state *StateAt) Command {
+	return TickAt(at, state).Under(sc.s)
 }
 
 // apply decides and evolves a command, and holds Decide to changing nothing.
@@ -310,7 +319,7 @@ func (sc *scene) refused(kind Kind, p statement.Proof) *Error {
 
 func (sc *scene) tick() Decided {
 	sc.t.Helper()
-	d, err := sc.apply(TickAt(sc.now, &StateAt{Index: sc.s.Index(), Digest: sc.s.Digest()}))
+	d, err := sc.apply(sc.clock(sc.now, &StateAt{Index: sc.s.Index(), Digest: sc.s.Digest()}))
 	if err != nil {
 		sc.t.Fatalf("tick: %v", err)
 	}

@@ -214,6 +214,9 @@ func (m *matrix) answer(route api.Route, c caller) (string, error) {
 		return "ok", err
 	case api.RouteTile:
 		return m.tiles(ctx, c)
+	case api.RouteCluster:
+		all, err := c.client.Cluster(ctx)
+		return count(len(all.Brokers)), err
 	case api.RouteHealth:
 		return "ok", c.client.Health(ctx)
 	case api.RoutePeerIndex:
@@ -222,6 +225,9 @@ func (m *matrix) answer(route api.Route, c caller) (string, error) {
 	case api.RoutePeerEvents:
 		_, err := c.peers.Events(ctx, m.stage.world.Chain.Current().Brokers["b1"], 0)
 		return "ok", err
+	case api.RoutePeerStatus:
+		status, err := c.peers.Status(ctx, "b1", m.stage.world.Chain.Current().Brokers["b1"])
+		return string(status.Name), err
 	default:
 		return "", fmt.Errorf("no caller for %s", route.Name)
 	}

@@ -11,8 +11,8 @@ import (
 	"pim-ssh/broker/audit"
 )
 
-// recordFile answers with a file of this broker's record as it is. Auditors may read all of it; hosts need the tree, and
-// never see the entries.
+// recordFile answers with a file of this broker's record as it is. Auditors may read all of it, and operators, who back it
+// up; hosts need the tree, and never see the entries.
 func (s *Server) recordFile(w http.ResponseWriter, r *http.Request) (any, error) {
 	path := strings.TrimPrefix(r.URL.Path, "/v1/")
 	entries := false
@@ -38,7 +38,7 @@ func (s *Server) recordFile(w http.ResponseWriter, r *http.Request) (any, error)
 	return nil, nil
 }
 
-// mayAudit lets in auditors and, but for entries, enrolled hosts.
+// mayAudit lets in auditors, operators and, but for entries, enrolled hosts.
 func (s *Server) mayAudit(r *http.Request, entries bool) error {
 	key, shown := hostKey(r)
 	if shown && r.Header.Get(api.HeaderProof) == "" {
@@ -56,8 +56,8 @@ func (s *Server) mayAudit(r *http.Request, entries bool) error {
 	return s.view(r.Context(), func(state *broker.State) error {
 		now := s.now()
 		person, err := evidence.person(state.Chain(), now, now)
-		if err == nil && !state.Chain().Current().Auditor(person) {
-			err = broker.Refuse(broker.Denied, "ask an auditor", "%s is no auditor", person)
+		if doc := state.Chain().Current(); err == nil && !doc.Auditor(person) && !doc.Operator(person) {
+			err = broker.Refuse(broker.Denied, "ask an auditor", "%s is neither auditor nor operator", person)
 		}
 		return err
 	})

@@ -43,6 +43,9 @@ func (s *Server) statements(w http.ResponseWriter, r *http.Request) (any, error)
 		s.rubbish.Add(1)
 		return nil, err
 	}
+	if command.Kind == broker.BeginEpoch {
+		return nil, broker.Refuse(broker.Denied, "pim-brokerd restore FILE, on each broker", "a restore begins with the brokers' disks, and is not filed")
+	}
 	if passed, err := s.passOn(w, r, body); passed || err != nil {
 		return nil, err
 	}
@@ -88,6 +91,10 @@ func (s *Server) propose(ctx context.Context, proof statement.Proof, command bro
 		return broker.Outcome{}, broker.Refuse(broker.Denied, "pim-ssh policy sign", "key %s is no steward's", key.Fingerprint())
 	}
 	if err := share.take(key, s.now()); err != nil {
+		return broker.Outcome{}, err
+	}
+	if err := s.mayChange(ctx, command); err != nil {
+		share.give(key)
 		return broker.Outcome{}, err
 	}
 	outcome, err := s.cluster.Propose(ctx, command)

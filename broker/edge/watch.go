@@ -92,6 +92,8 @@ type reader interface {
 	permit(*broker.State) error
 	// opening returns the frames a stream starts with: what the reader has to know when nothing is known of after.
 	opening(*broker.State) []api.Frame
+	// preface returns what a stream says first that does not start with opening.
+	preface(*broker.State) []api.Frame
 	// frames turns consecutive events into frames, by a state that has folded at least them. It runs while the state is
 	// held, so it reads nothing else; errRecall asks for a recall, after which frames is called again.
 	frames(*broker.State, []broker.Event) ([]api.Frame, error)
@@ -121,6 +123,7 @@ func (s *Server) watch(w http.ResponseWriter, r *http.Request) (any, error) {
 		return nil, err
 	}
 	defer s.watchers.leave(who.name())
+	defer held(r.Context())()
 	if err := st.start(opening); err != nil {
 		return nil, err
 	}
@@ -159,7 +162,7 @@ func (st *stream) authorise(ctx context.Context, after uint64, given bool) (open
 			return err
 		}
 		if given && after < state.Index() {
-			st.next = after + 1
+			st.next, opening = after+1, st.who.preface(state)
 			return nil
 		}
 		opening = st.who.opening(state)

@@ -16,6 +16,7 @@ const (
 	day     statement.Time = 1795420800 // 2026-11-23T08:00:00Z
 	grantID                = "g-7k2m4abcdefghijklmnopqrstu"
 	sentID                 = "r-7k2m4abcdefghijklmnopqrstu"
+	diskID                 = "1f2e1f2e1f2e1f2e1f2e1f2e1f2e1f2e"
 )
 
 var deployment = statement.HashOf([]byte("first policy"))
@@ -82,6 +83,9 @@ func bodies(t testing.TB) []statement.Body {
 		enrolment(t),
 		statement.Report{Head: hostHead(statement.KindReport), Sequence: 1, What: statement.SessionOpened, Grant: grantID,
 			Session: "c1", Service: "sshd", Account: "postgres", At: day, Why: "granted"},
+		statement.Restore{Head: head(statement.KindRestore), Epoch: 1, Size: 900, Root: statement.HashOf([]byte("root")), Why: "all disks burnt",
+			Despite: "the newest backup is of 8 o'clock"},
+		statement.Cluster{Head: head(statement.KindCluster), Action: statement.Add, Broker: "b4", Disk: diskID, Watching: true, Reason: "third room"},
 	}
 }
 

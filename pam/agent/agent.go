@@ -80,6 +80,8 @@ type Agent struct {
 
 	witnessed atomic.Pointer[audit.Signed] // the newest checkpoint verified here; nil before the first
 	proved    time.Duration                // follow only: boottime at which a longer record was last proved
+	based     bool                         // follow only: a record was proved to go on from the one that was restored
+	skip      int                          // follow only: how many brokers were passed over since the start
 
 	settled  sync.Cond // broadcast after every round of the keeper; its L guards rounds
 	rounds   uint64

@@ -30,12 +30,17 @@ var wrongHeads = []error{audit.ErrForked, audit.ErrShrunk, audit.ErrForged, errB
 // takeHead holds the checkpoint that came with a beat to what this host has seen, and reports why the beat is no fresh
 // word. A broker that never showed one, to a host that never saw one, is let pass.
 func (a *Agent) takeHead(text string, source audit.Source) error {
-	chain := a.ledger.snapshot(a.Clock.now()).chain
+	s := a.ledger.snapshot(a.Clock.now())
+	chain := s.chain
 	seen := a.seenHead(chain)
-	if text == "" && seen == nil {
+	if text == "" && seen == nil && s.epoch.none() {
 		return nil
 	}
 	shown, err := audit.Open([]byte(text), chain.Deployment(), chain.Current().LogKeys())
+	if err == nil && !a.based && s.epoch.binds(chain) {
+		err = audit.Extends(source, s.epoch.Restored(), shown.LogHead)
+		a.based = err == nil
+	}
 	if err == nil && seen != nil {
 		err = a.compare(*seen, shown, source)
 	}

@@ -168,7 +168,7 @@ func (r *reporter) spool(report statement.Report) error {
 	if report.Sequence, err = r.a.Spool.nextSequence(); err != nil {
 		return err
 	}
-	report.Head, report.Log = head, r.a.logHead()
+	report.Head, report.Log, report.Epoch = head, r.a.logHead(), r.a.ledger.snapshot(0).epoch.Epoch
 	proof, err := statement.Sign(report, r.signer)
 	if err != nil {
 		return err
