@@ -78,6 +78,9 @@ func (d *desk) showCluster(shown api.Cluster) error {
 	if shown.Leader == "" {
 		d.term.Say("no broker leads")
 	}
+	if shown.Epoch > 0 {
+		d.term.Say("restored: epoch %d", shown.Epoch)
+	}
 	d.term.Say("%d events under rules %d, as %s sees it", shown.Events, shown.Rules, shown.Asked)
 	return nil
 }
