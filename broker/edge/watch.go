@@ -12,6 +12,7 @@ import (
 
 	"pim-ssh/broker"
 	"pim-ssh/broker/api"
+	"pim-ssh/broker/statement"
 )
 
 // What one stream may cost. A stream holds no queue: it reads the event log at its own pace, so a slow reader costs one
@@ -188,6 +189,7 @@ func (st *stream) follow(ctx context.Context) error {
 	defer beats.Stop()
 	beat := true
 	for {
+		asOf := st.server.now() // what is seen next is at least this new, however long it takes to say it
 		grown, more, err := st.step(ctx)
 		if err != nil {
 			return err
@@ -196,7 +198,7 @@ func (st *stream) follow(ctx context.Context) error {
 			continue
 		}
 		if beat {
-			err = st.beat()
+			err = st.beat(asOf)
 		}
 		if err != nil {
 			return err
@@ -249,9 +251,9 @@ func (st *stream) say(ctx context.Context, events []broker.Event) (frames []api.
 	return frames, cmp.Or(err, refused)
 }
 
-// beat says how far the stream has come. Before the first event there is nothing to come from.
-func (st *stream) beat() error {
-	frame := api.Frame{Beat: st.server.now()}
+// beat says how far the stream had come at a time. Before the first event there is nothing to come from.
+func (st *stream) beat(asOf statement.Time) error {
+	frame := api.Frame{Beat: asOf}
 	if _, isHost := st.who.(*hostReader); isHost {
 		frame.Checkpoint = st.server.headline()
 	}

@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -298,5 +299,31 @@ func TestThreatAStrangerTakesNobodysStreams(t *testing.T) {
 	}
 	if taken != 0 {
 		t.Errorf("%d places were taken meanwhile", taken)
+	}
+}
+
+// TestABeatIsNoNewerThanWhatWasSeen stops the broker for a minute right after it has looked at the state, as SIGSTOP may: the beat
+// that follows must not call that look fresh.
+func TestABeatIsNoNewerThanWhatWasSeen(t *testing.T) {
+	var frozen atomic.Int64
+	s := newStage(t, nil, func(server *Server, _ *Front) {
+		server.now = func() statement.Time { return forger.Now() + statement.Time(frozen.Load()) }
+		server.cluster = spied{server.cluster, func() { frozen.Add(60) }}
+	})
+	before := forger.Now() + statement.Time(frozen.Load())
+	stream, err := s.host("db1").Watch(t.Context(), nil)
+	s.must(err)
+	defer stream.Close()
+	for {
+		frame, err := stream.Next()
+		s.must(err)
+		if frame.Beat == 0 {
+			continue
+		}
+		// One look to let the host in, and a second one for the beat, which began after the first.
+		if newest := before + 60 + 5; frame.Beat > newest {
+			t.Errorf("the beat says %s, %d s after what it speaks of was seen", frame.Beat, frame.Beat-newest)
+		}
+		return
 	}
 }
