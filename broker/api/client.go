@@ -48,6 +48,9 @@ type Config struct {
 	Address  string             // dial only this host:port instead (PIM_SSH_BROKER); the pins stay
 	Reader   *Reader            // signs a person's reads; nil can only read what anyone may
 	Identity ed25519.PrivateKey // a host's TLS key; nil for people
+
+	// Dial makes the connections below TLS; nil dials from here.
+	Dial func(ctx context.Context, network, address string) (net.Conn, error)
 }
 
 // Client calls the brokers of one deployment, one after the other until one answers. It is safe for concurrent use and
@@ -87,8 +90,12 @@ func NewClient(config Config) (*Client, error) {
 	if len(addresses) > 1 {
 		dial, answer = nextDialTimeout, nextAnswerTimeout
 	}
+	connect := config.Dial
+	if connect == nil {
+		connect = (&net.Dialer{Timeout: dial}).DialContext
+	}
 	transport := &http.Transport{
-		DialContext:           (&net.Dialer{Timeout: dial}).DialContext,
+		DialContext:           connect,
 		TLSClientConfig:       ClientTLS(ProtocolHTTP, pins, own),
 		TLSHandshakeTimeout:   dial,
 		ResponseHeaderTimeout: answer,
