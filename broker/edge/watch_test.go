@@ -327,3 +327,38 @@ func TestABeatIsNoNewerThanWhatWasSeen(t *testing.T) {
 		return
 	}
 }
+
+// late shows fewer events than the state holds for a while, as a broker does that is catching up.
+type late struct {
+	Cluster
+	hides atomic.Int32 // how often still
+}
+
+func (c *late) Events(index uint64, limit int) ([][]byte, <-chan struct{}, error) {
+	if c.hides.Add(-1) >= 0 {
+		grown := make(chan struct{})
+		close(grown)
+		return nil, grown, nil
+	}
+	return c.Cluster.Events(index, limit)
+}
+
+// TestABeatFollowsWhatWasAcknowledged watches at a broker that is catching up: its beat would tell the host that nothing has ended.
+func TestABeatFollowsWhatWasAcknowledged(t *testing.T) {
+	behind := &late{}
+	s := newStage(t, nil, func(server *Server, _ *Front) {
+		behind.Cluster, server.cluster = server.cluster, behind
+	})
+	grant := s.granted("alice", "web-deploy", "web1", s.world.People["alice"])
+	before := s.index() - 1
+	s.submit(s.world.Sign(statement.End{Head: s.world.Head(statement.KindEnd, "dave"), Grant: string(grant), How: statement.Revoke}, "dave"))
+	behind.hides.Store(3)
+	stream, err := s.host("web1").Watch(t.Context(), &before)
+	s.must(err)
+	defer stream.Close()
+	frame, err := stream.Next()
+	s.must(err)
+	if frame.Ended == nil {
+		t.Errorf("the revocation was acknowledged, and the host hears first: %+v", frame)
+	}
+}
