@@ -59,7 +59,7 @@ process-test: deps ## the tests that drive real brokers, sshd, sudo and su on th
 	@.ci/gotest -short $(PROCESSES)
 
 lab-test: deps ## the tests on real machines; RUN=TestName picks
-	@.ci/gotest -tags lab -count=1 -parallel 4 -timeout 60m -run '$(RUN)' ./packaging/lab/...
+	@.ci/gotest -tags lab -count=1 -parallel 6 -timeout 60m -run '$(RUN)' ./packaging/lab/...
 
 demo: deps ## the story, told on real machines
 	@packaging/lab/demo
@@ -70,6 +70,7 @@ bench: deps ## every benchmark, those on real machines included
 soak: deps ## every random run, then the tests on real machines, SOAK (10) times over
 	@.ci/gotest -count=1 -timeout 30m ./...
 	for i in $$(seq $(SOAK)); do $(MAKE) -s lab-test; done
+	LAB_SOAK=1 .ci/gotest -tags lab -count=1 -timeout 60m -run TestBrokers ./packaging/lab # 200 kills and what else takes long; LAB_SEED=n
 clean: ## forget build/ and the cached Debian tree
 	@! grep -qsF '$(CURDIR)/.cache/' /run/pim-lab/*/tree || { echo "make clean: a lab stands on .cache; first: LAB=name packaging/lab/lab down" >&2; exit 1; }
 	rm -rf --one-file-system build .cache

@@ -198,6 +198,26 @@ func TestALeaderThatWasFrozenAnswersNothingOld(t *testing.T) {
 	}
 }
 
+// TestAWritePassedToAFrozenLeaderReachesTheNext freezes the leader and files at another broker, which takes it for the leader still.
+func TestAWritePassedToAFrozenLeaderReachesTheNext(t *testing.T) {
+	r := newTrio(t)
+	at := r.follower()
+	client := r.at(at, "alice")
+	leader := r.leader()
+	r.signal(leader, syscall.SIGSTOP)
+	begun := time.Now()
+	answer, err := client.Submit(t.Context(), r.ask("alice"))
+	took := time.Since(begun)
+	r.signal(leader, syscall.SIGCONT)
+	r.must(err)
+	t.Logf("filed at %s while %s was frozen: answered after %s", at, leader, took)
+	for _, from := range r.names {
+		if _, err := r.at(from, "alice").Grant(t.Context(), string(*answer.Grant)); err != nil && broker.KindOf(err) != broker.Unavailable {
+			t.Errorf("%s: %v", from, err)
+		}
+	}
+}
+
 // TestWithoutAMajorityNothingIsAnswered kills two of three: the last shows nothing and takes nothing, until one is back.
 func TestWithoutAMajorityNothingIsAnswered(t *testing.T) {
 	r := newTrio(t)
