@@ -11,6 +11,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/go-json-experiment/json"
 
@@ -26,22 +27,31 @@ type session struct {
 	Grants  []broker.Stem     `json:"grants"`
 	Process process           `json:"process"` // the sshd or sudo that asked
 	Service string            `json:"service"`
-	Account statement.Account `json:"account"` // logged in as, or run as
+	Account statement.Account `json:"account,omitzero"` // logged in as, or run as; "" while it waits
 	Opened  statement.Time    `json:"opened"`
 
-	closed bool  // PAM said so; what it left in the background may still live
-	seat   *seat // until keep
+	closed bool          // PAM said so; what it left in the background may still live
+	empty  time.Duration // boottime at which a sweep first found nothing living in it while it waited; 0 before
+	seat   *seat         // until keep
 }
 
 func (s session) name() string { return "s-" + strconv.FormatUint(s.N, 10) }
 
+// waits reports that account placed it and that nothing else was heard of it yet: sudo may list, or refuse, and end. Only what
+// has begun is reported.
+func (s session) waits() bool { return s.Account == "" }
+
+// cgroup is where it lives, as the kernel names it from the unit on.
+func (s session) cgroup() string { return s.Stem.Unit() + "/" + s.name() }
+
 // sessions is the registry of what runs, mirrored in dir (on /run) so that a restarted agent knows which session
 // belongs to which grants.
 type sessions struct {
-	dir string
-	mu  sync.Mutex
-	all map[uint64]session
-	top uint64 // the highest number ever given
+	dir  string
+	disk sync.Mutex // over dir; taken before mu
+	mu   sync.Mutex
+	all  map[uint64]session
+	top  uint64 // the highest number ever given
 
 	ready map[broker.Stem]prepared // for the next session, one in each unit
 }
@@ -129,13 +139,31 @@ func (r *sessions) seat(stem broker.Stem, unit Place) (uint64, *seat, error) {
 // keep records an open session for an agent that comes after this one. start is when its process began, 0 when it is
 // gone already.
 func (r *sessions) keep(s session, start uint64) error {
-	s.seat.close()
 	r.mu.Lock()
-	s, known := r.all[s.N]
-	if known {
-		s.Process.Start, s.seat = start, nil
-		r.all[s.N] = s
+	if now, known := r.all[s.N]; known {
+		if now.Process.Start == 0 {
+			now.Process.Start = start
+		}
+		now.leaveSeat()
+		r.all[s.N] = now
 	}
+	r.mu.Unlock()
+	return r.record(s.N)
+}
+
+func (s *session) leaveSeat() {
+	if s.seat != nil {
+		s.seat.close()
+	}
+	s.seat = nil
+}
+
+// record writes down what is known of a session now.
+func (r *sessions) record(n uint64) error {
+	r.disk.Lock()
+	defer r.disk.Unlock()
+	r.mu.Lock()
+	s, known := r.all[n]
 	r.mu.Unlock()
 	if !known {
 		return nil
@@ -147,6 +175,28 @@ func (r *sessions) keep(s session, start uint64) error {
 	return writeRun(filepath.Join(r.dir, s.name()+".json"), data)
 }
 
+// begin notes that a waiting session, named by its cgroup, has begun: as whom, and by which process when that is known
+// (`sudo -b` goes on in a child of the one that was placed). The caller owes it a record.
+func (r *sessions) begin(cgroup string, account statement.Account, by process, at statement.Time) (session, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	_, name, _ := strings.Cut(cgroup, "/")
+	n, err := strconv.ParseUint(strings.TrimPrefix(name, "s-"), 10, 64)
+	if err != nil {
+		return session{}, fmt.Errorf("%q is no session's cgroup", cgroup)
+	}
+	s, known := r.all[n]
+	if !known || s.cgroup() != cgroup || !s.waits() {
+		return session{}, fmt.Errorf("%q is no session that waits", cgroup)
+	}
+	s.Account, s.Opened = account, at
+	if by != gone {
+		s.Process = by
+	}
+	r.all[n] = s
+	return s, nil
+}
+
 // prepare makes and opens the cgroup of the next session in a grant's unit, so that its start need not.
 func (r *sessions) prepare(stem broker.Stem, unit Place) error {
 	n, seat, err := r.seat(stem, unit)
@@ -155,6 +205,11 @@ func (r *sessions) prepare(stem broker.Stem, unit Place) error {
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	if _, another := r.ready[stem]; another { // of a start beside this one
+		seat.close()
+		seat.place.remove()
+		return nil
+	}
 	r.ready[stem] = prepared{n, seat}
 	return nil
 }
@@ -195,12 +250,13 @@ func (r *sessions) which(fits func(session) bool) []session {
 	return found
 }
 
-// close notes that PAM closed a session, whose processes may live on; it reports false when that was known.
+// close notes that PAM closed a session, whose processes may live on; it reports false when that was known, and for one that
+// has not begun.
 func (r *sessions) close(n uint64) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	s, known := r.all[n]
-	if !known || s.closed {
+	if !known || s.closed || s.waits() {
 		return false
 	}
 	s.closed = true
@@ -208,12 +264,32 @@ func (r *sessions) close(n uint64) bool {
 	return true
 }
 
-// drop forgets a session in which nothing lives.
-func (r *sessions) drop(s session) {
+// drop forgets a session in which nothing lives, and reports whether its end is still to be told.
+func (r *sessions) drop(n uint64) (session, bool) {
+	r.disk.Lock()
+	defer r.disk.Unlock()
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	delete(r.all, s.N)
+	s, known := r.all[n]
+	s.leaveSeat()
+	delete(r.all, n)
 	_ = os.Remove(filepath.Join(r.dir, s.name()+".json")) // on /run: a leftover is dropped by the next agent
+	return s, known && !s.closed && !s.waits()
+}
+
+// late is how long after its end a run may still be said to have begun: the word of it is on its way.
+const late = 2 * time.Second
+
+// lingers reports whether an empty session is still to be kept at this boottime.
+func (r *sessions) lingers(n uint64, now time.Duration) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	s := r.all[n]
+	if s.waits() && s.empty == 0 {
+		s.empty = now
+		r.all[n] = s
+	}
+	return s.waits() && now-s.empty < late
 }
 
 // known reports whether a session of this name is on record.

@@ -137,6 +137,9 @@ func (a *Agent) converse(ctx context.Context, conn *net.UnixConn, may func(wire.
 	if err != nil {
 		return fmt.Errorf("pid %d: %w", p.PID, err)
 	}
+	if p.gone != nil && !tells(q) {
+		return fmt.Errorf("pid %d: %w", p.PID, p.gone)
+	}
 	if err := may(q, p); err != nil {
 		return errors.Join(err, wire.WriteAnswer(conn, wire.Answer{}))
 	}
@@ -145,10 +148,19 @@ func (a *Agent) converse(ctx context.Context, conn *net.UnixConn, may func(wire.
 	if then != nil {
 		then()
 	}
-	if _, told := q.(*wire.Close); told {
-		return nil // the module tells and goes: nobody need read this answer
+	if tells(q) {
+		return nil // nobody need read this answer
 	}
 	return err
+}
+
+// tells reports whether the module does not wait to be heard: who says it may be gone by now.
+func tells(q wire.Question) bool {
+	switch q.(type) {
+	case *wire.Begun, *wire.Close:
+		return true
+	}
+	return false
 }
 
 // mayAskPAM holds the PAM socket to root and to PAM's questions. Its mode says the same; this does not rely on it.

@@ -25,6 +25,7 @@ static size_t field_count(char kind)
 	case 'P':
 		return 4;
 	case 'O':
+	case 'B':
 	case 'C':
 		return 6;
 	default:
@@ -100,6 +101,8 @@ bool pim_decode(const uint8_t *buf, size_t size, struct pim_answer *a)
 	if (get_u32(buf) != size - PIM_PREFIX || memcmp(buf + PIM_PREFIX, magic, sizeof magic) != 0)
 		return false;
 	if (!take_field(&rest, &left, a->principal, sizeof a->principal) ||
+	    !take_field(&rest, &left, a->session, sizeof a->session) ||
+	    !take_field(&rest, &left, a->run_as, sizeof a->run_as) ||
 	    !take_field(&rest, &left, a->text, sizeof a->text) || left != 0) {
 		memset(a, 0, sizeof *a);
 		return false;
@@ -156,6 +159,20 @@ bool pim_is_grant(const char *s, size_t n)
 		if (!(s[i] >= 'a' && s[i] <= 'z') && !(s[i] >= '2' && s[i] <= '7'))
 			return false;
 	return true;
+}
+
+bool pim_names(const char *list, const char *name)
+{
+	size_t n = strlen(name);
+
+	for (const char *at = list; n > 0 && *at; at += strspn(at, " ")) {
+		size_t word = strcspn(at, " ");
+
+		if (word == n && memcmp(at, name, n) == 0)
+			return true;
+		at += word;
+	}
+	return false;
 }
 
 /* ---- the socket ---- */
@@ -342,10 +359,11 @@ bool pim_ask(const char *path, const struct pim_question *q, struct pim_answer *
 	return got >= 0 && pim_decode(answer, (size_t)got, a);
 }
 
-void pim_tell(const char *path, const struct pim_question *q)
+bool pim_tell(const char *path, const struct pim_question *q)
 {
 	int fd = put_question(path, q, now_ms() + PIM_DEADLINE_MS);
 
 	if (fd >= 0)
 		close(fd);
+	return fd >= 0;
 }

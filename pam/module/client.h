@@ -22,15 +22,17 @@ enum {
 
 /* A question of one kind; fields are NUL-terminated, a NULL field is empty. */
 struct pim_question {
-	char kind; /* 'A', 'O', 'C' or 'P' */
+	char kind; /* 'A', 'O', 'B', 'C' or 'P' */
 	const char *fields[6];
 };
 
-/* Both strings are NUL-terminated. All zero: denied. */
+/* The strings are NUL-terminated. All zero: denied. */
 struct pim_answer {
 	bool allow;
 	uint32_t seconds;
 	char principal[PIM_MAX_ANSWER];
+	char session[PIM_MAX_ANSWER]; /* the cgroup that the asking process was put into */
+	char run_as[PIM_MAX_ANSWER];  /* accounts that may be run as there */
 	char text[PIM_MAX_ANSWER];
 };
 
@@ -43,13 +45,23 @@ bool pim_decode(const uint8_t *buf, size_t size, struct pim_answer *a);
 /* Asks at the socket. False, and *a denies, when no well-formed answer came. */
 bool pim_ask(const char *path, const struct pim_question *q, struct pim_answer *a);
 
-/* Sends the question and does not wait to be heard. */
-void pim_tell(const char *path, const struct pim_question *q);
+/* Sends the question and does not wait to be heard. False when nobody takes it. */
+bool pim_tell(const char *path, const struct pim_question *q);
 
 /* Drops from s, in place, what is not printable UTF-8. */
 void pim_clean(char *s);
 
+/* Whether name, which is not empty, is one of list's words, parted by spaces. */
+bool pim_names(const char *list, const char *name);
+
 /* Whether s[0..n) is pim-g- and 26 of a-z2-7: a grant's principal and unit. */
 bool pim_is_grant(const char *s, size_t n);
+
+/*
+ * Whether the kernel says that this process lives in a grant's unit, in any hierarchy.
+ * With a session ("pim-g-<stem>.service/s-<N>"): in it and in no other, in every
+ * hierarchy where it lives in a grant's unit at all. (cgroup.c)
+ */
+bool pim_inside(const char *session);
 
 #endif

@@ -19,11 +19,11 @@
 #include "client.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <security/pam_ext.h>
 #include <security/pam_modules.h>
 #include <security/pam_modutil.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -182,6 +182,48 @@ static bool ask(pam_handle_t *pamh, const struct setting *s, char kind, struct p
 	return a->allow;
 }
 
+/* ---- what account leaves for open_session ---- */
+
+static const char account_said[] = "pim_account_said";
+
+static void let_go(pam_handle_t *pamh, void *answer, int status)
+{
+	(void)pamh;
+	(void)status;
+	free(answer);
+}
+
+/* Keeps an answer that has put us into our session's cgroup, in place of any before it. */
+static void keep(pam_handle_t *pamh, const struct pim_answer *a)
+{
+	struct pim_answer *kept = a->allow && a->session[0] ? malloc(sizeof *kept) : NULL;
+
+	if (kept)
+		*kept = *a;
+	if (pam_set_data(pamh, account_said, kept, let_go) != PAM_SUCCESS)
+		free(kept);
+}
+
+/*
+ * Whether this run has its allowance already: account's answer has put it into its
+ * session, the kernel says that it still lives there and nowhere else, it goes on as an
+ * account of that answer, and the agent is there to be told. Everything else is asked.
+ */
+static bool has_begun(pam_handle_t *pamh, const struct setting *s)
+{
+	struct pim_question q = question(pamh, 'B');
+	const void *value = NULL;
+	const struct pim_answer *a;
+
+	if (door_of(q.fields[0]) != DOOR_SUDO || pam_get_data(pamh, account_said, &value) != PAM_SUCCESS || !value)
+		return false;
+	a = value;
+	q.fields[5] = a->session;
+	return pim_names(a->run_as, item(pamh, PAM_USER)) && pim_inside(a->session) && pim_tell(s->socket, &q);
+}
+
+/* ---- the verdict ---- */
+
 /* Asks, tells the person, and gives the verdict; while observing that is always yes. */
 static int judge(pam_handle_t *pamh, const struct setting *s, char kind, int flags)
 {
@@ -189,6 +231,8 @@ static int judge(pam_handle_t *pamh, const struct setting *s, char kind, int fla
 	struct pim_answer a;
 	bool yes = ask(pamh, s, kind, &a);
 
+	if (kind == 'A')
+		keep(pamh, &a);
 	if (yes || enforcing)
 		tell(pamh, &a, flags);
 	return yes || !enforcing ? PAM_SUCCESS : PAM_PERM_DENIED;
@@ -216,44 +260,6 @@ static bool asked(pam_handle_t *pamh, const struct setting *s, char kind)
 	return false;
 }
 
-/* ---- inside ---- */
-
-static bool is_unit(const char *s, size_t n)
-{
-	static const char suffix[] = ".service";
-	const size_t tail = sizeof suffix - 1;
-
-	return n > tail && memcmp(s + n - tail, suffix, tail) == 0 && pim_is_grant(s, n - tail);
-}
-
-/* Whether the kernel says this process lives in a grant's unit, in any hierarchy. */
-static bool inside_unit(void)
-{
-	char text[16384];
-	size_t have = 0, start = 0;
-	ssize_t did = 1;
-	int fd = open("/proc/self/cgroup", O_RDONLY | O_CLOEXEC);
-
-	if (fd < 0)
-		return false;
-	while (did != 0 && have < sizeof text) {
-		did = read(fd, text + have, sizeof text - have);
-		if (did < 0 && errno != EINTR)
-			break;
-		if (did > 0)
-			have += (size_t)did;
-	}
-	close(fd);
-	for (size_t i = 0; i < have; i++) {
-		if (text[i] != '/' && text[i] != '\n')
-			continue;
-		if (is_unit(text + start, i - start))
-			return true;
-		start = i + 1;
-	}
-	return false;
-}
-
 /* ---- what libpam calls ---- */
 
 EXPORT int pam_sm_acct_mgmt(pam_handle_t *pamh, int flags, int argc, const char **argv)
@@ -277,7 +283,9 @@ EXPORT int pam_sm_open_session(pam_handle_t *pamh, int flags, int argc, const ch
 	if (s.broken)
 		return PAM_PERM_DENIED;
 	if (s.inside)
-		return inside_unit() ? PAM_SUCCESS : PAM_IGNORE;
+		return pim_inside(NULL) ? PAM_SUCCESS : PAM_IGNORE;
+	if (has_begun(pamh, &s))
+		return PAM_SUCCESS;
 	verdict = asked(pamh, &s, 'O') ? judge(pamh, &s, 'O', flags) : PAM_SUCCESS;
 	/* sshd goes on after a failed open_session; it cannot go on after this. */
 	if (verdict != PAM_SUCCESS && door_of(item(pamh, PAM_SERVICE)) == DOOR_SSHD)
@@ -292,7 +300,7 @@ EXPORT int pam_sm_close_session(pam_handle_t *pamh, int flags, int argc, const c
 
 	(void)flags;
 	if (s.inside && !s.broken)
-		return inside_unit() ? PAM_SUCCESS : PAM_IGNORE;
+		return pim_inside(NULL) ? PAM_SUCCESS : PAM_IGNORE;
 	if (!s.broken && asked(pamh, &s, 'C'))
 		pim_tell(s.socket, &q);
 	return PAM_SUCCESS;

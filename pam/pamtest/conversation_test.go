@@ -28,8 +28,10 @@ type conversation struct {
 	RHost   string
 	TTY     string
 	Auth    string // SSH_AUTH_INFO_0
-	Calls   string // of A(ccount), O(pen), C(lose); "AOC" is all, in order
+	Target  string // what PAM_USER becomes after account, as sudo sets it; "" for as it is
+	Calls   string // of A(ccount), O(pen), C(lose), made in this order
 	Cgroup  string // directory of the cgroup to talk from, "" for any
+	Also    string // directory of a second hierarchy's cgroup, "" for any
 	Silent  bool   // pass PAM_SILENT, as sudo does
 
 	CloseLow bool   // close descriptors 0, 1 and 2 first
@@ -89,6 +91,9 @@ func (s *sandbox) hold(c conversation) told {
 	if c.Cgroup != "" {
 		args = in(c.Cgroup, args...)
 	}
+	if c.Also != "" {
+		args = in(c.Also, args...)
+	}
 	cmd := s.command(ctx, args...)
 	var stderr strings.Builder
 	cmd.Stderr = &stderr
@@ -132,16 +137,19 @@ func converse(spec string) error {
 	if c.Silent {
 		flags = pam.Silent
 	}
-	for _, call := range []struct {
-		letter, name string
-		do           func(pam.Flags) error
-	}{{"A", "account", t.AcctMgmt}, {"O", "open", t.OpenSession}, {"C", "close", t.CloseSession}} {
-		if !strings.Contains(c.Calls, call.letter) {
-			continue
-		}
+	for _, letter := range c.Calls {
+		call := map[rune]struct {
+			name string
+			do   func(pam.Flags) error
+		}{'A': {"account", t.AcctMgmt}, 'O': {"open", t.OpenSession}, 'C': {"close", t.CloseSession}}[letter]
 		begin := time.Now()
 		out.Results[call.name] = verdict(call.do(flags))
 		out.Lasted[call.name] = time.Since(begin)
+		if letter == 'A' && c.Target != "" {
+			if err := t.SetItem(pam.User, c.Target); err != nil {
+				return err
+			}
+		}
 	}
 	if err := t.End(); err != nil {
 		return err

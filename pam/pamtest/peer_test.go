@@ -205,6 +205,8 @@ func (p *peer) kinds() string {
 			out = append(out, "A "+q.Service)
 		case *wire.Open:
 			out = append(out, "O "+q.Service)
+		case *wire.Begun:
+			out = append(out, "B "+q.Service)
 		case *wire.Close:
 			out = append(out, "C "+q.Service)
 		case *wire.Principals:

@@ -8,7 +8,7 @@ import (
 // MaxQuestion is the most a question's length prefix may say, in bytes.
 const MaxQuestion = 16384
 
-// Question is one of Account, Open, Close or Principals; nothing else.
+// Question is one of Account, Open, Begun, Close or Principals; nothing else.
 type Question interface {
 	kind() byte
 	fields() []*string
@@ -35,7 +35,19 @@ type Open struct {
 	AuthInfo string // sshd's SSH_AUTH_INFO_0: "publickey TYPE BASE64", one line per method
 }
 
-// Close tells that the session Open began is over. Its answer is not read by anyone.
+// Begun tells that a session has begun into which Account's answer put the process:
+// open_session needed no question. It asks for nothing, opens nothing, and its answer
+// is not read by anyone.
+type Begun struct {
+	Service string
+	User    string // the account commands run as
+	RUser   string
+	RHost   string
+	TTY     string
+	Session string // Answer.Session, unchanged
+}
+
+// Close tells that the session Open or Begun began is over. Its answer is not read by anyone.
 type Close struct {
 	Service  string
 	User     string
@@ -56,6 +68,7 @@ type Principals struct {
 
 func (*Account) kind() byte    { return 'A' }
 func (*Open) kind() byte       { return 'O' }
+func (*Begun) kind() byte      { return 'B' }
 func (*Close) kind() byte      { return 'C' }
 func (*Principals) kind() byte { return 'P' }
 
@@ -65,6 +78,10 @@ func (q *Account) fields() []*string {
 
 func (q *Open) fields() []*string {
 	return []*string{&q.Service, &q.User, &q.RUser, &q.RHost, &q.TTY, &q.AuthInfo}
+}
+
+func (q *Begun) fields() []*string {
+	return []*string{&q.Service, &q.User, &q.RUser, &q.RHost, &q.TTY, &q.Session}
 }
 
 func (q *Close) fields() []*string {
@@ -82,6 +99,8 @@ func blank(kind byte) Question {
 		return &Account{}
 	case 'O':
 		return &Open{}
+	case 'B':
+		return &Begun{}
 	case 'C':
 		return &Close{}
 	case 'P':
