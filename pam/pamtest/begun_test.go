@@ -49,7 +49,7 @@ func TestAccountsAllowanceOpensOnlyForTheAccountAndThePlaceItNames(t *testing.T)
 		"in another session of the unit":            {session, "root", principal + ".service/s-8", "root", asked},
 		"in a session whose number goes on":         {session, "root", session + "1", "root", asked},
 		"below its session":                         {session, "root", session + "/x", "root", asked},
-		"in another grant's unit":                   {session, "root", strings.Repeat("x", 0) + "pim-g-" + strings.Repeat("b", 26) + ".service/s-7", "root", asked},
+		"in another grant's unit":                   {session, "root", "pim-g-" + strings.Repeat("b", 26) + ".service/s-7", "root", asked},
 		"in its session, below another grant's":     {session, "root", "pim-g-" + strings.Repeat("b", 26) + ".service/" + session, "root", asked},
 		"in a scope of the unit's name":             {session, "root", principal + ".scope/s-7", "root", asked},
 		"where an answer says no session":           {"", "root", session, "root", asked},
@@ -87,17 +87,19 @@ func TestASessionInOneHierarchyOnlyIsNoSession(t *testing.T) {
 		return
 	}
 	s, module := newSandbox(t), buildModule(t)
-	for sentence, c := range map[string]struct {
-		in   string
-		want string
-	}{
-		"in the same":          {session, "success"},
-		"in no unit":           {"system.slice", "success"}, // a hierarchy that knows no units says nothing
-		"in another's":         {"pim-g-" + strings.Repeat("b", 26) + ".service/s-7", denied},
-		"in another session's": {principal + ".service/s-8", denied},
+	another := "pim-g-" + strings.Repeat("b", 26) + ".service/s-7"
+	for sentence, c := range map[string]struct{ one, two, want string }{
+		"in the same":                       {session, session, "success"},
+		"in no unit":                        {session, "system.slice", "success"}, // a hierarchy that knows no units says nothing
+		"in no unit in the first":           {"system.slice", session, "success"},
+		"in no unit in both":                {"system.slice", "system.slice", denied},
+		"in another's":                      {session, another, denied},
+		"in another's in the first":         {another, session, denied},
+		"in another session's":              {session, principal + ".service/s-8", denied},
+		"in another session's in the first": {principal + ".service/s-8", session, denied},
 	} {
 		t.Run(sentence, func(t *testing.T) {
-			dir := filepath.Join(other, "pamtest-two", c.in)
+			dir := filepath.Join(other, "pamtest-two", c.two)
 			must(t, os.MkdirAll(dir, 0o755))
 			t.Cleanup(func() {
 				for ; dir != other; dir = filepath.Dir(dir) {
@@ -106,7 +108,7 @@ func TestASessionInOneHierarchyOnlyIsNoSession(t *testing.T) {
 			})
 			st := newStack(s, t, module, []string{})
 			listen(t, st.socket, placedAs(session, "root"))
-			conv := conversation{Service: "sudo", User: "alice", RUser: "alice", UID: aliceUID, ConfDir: st.conf, Target: "root", Calls: "AO", Cgroup: cgroup(t, session)}
+			conv := conversation{Service: "sudo", User: "alice", RUser: "alice", UID: aliceUID, ConfDir: st.conf, Target: "root", Calls: "AO", Cgroup: cgroup(t, c.one)}
 			conv.Also = dir
 			if got := st.hold(conv); got.Results["open"] != c.want {
 				t.Errorf("%s, want %s", got.Results["open"], c.want)
