@@ -37,25 +37,21 @@ func deny(why error, hint string) ruling { return ruling{why: why, hint: hint} }
 // opening is how long a question waits for a grant that is being opened at that moment.
 const opening = 500 * time.Millisecond
 
-// answer decides one question, and says what is to be done once the answer is given (nil: nothing). It never fails: what
-// it cannot decide it denies.
-func (a *Agent) answer(ctx context.Context, q wire.Question, p *peer) (wire.Answer, func()) {
+// answer decides one question, and returns the ruling as well: what is to be done once the answer is given. It never fails:
+// what it cannot decide it denies.
+func (a *Agent) answer(ctx context.Context, q wire.Question, p *peer) (wire.Answer, ruling) {
 	a.knocked()
 	switch q := q.(type) {
 	case *wire.Account:
 		r := a.account(ctx, q, p)
-		return a.say(q.Service, q.User, p, r), r.then
+		return a.say(q.Service, q.User, p, r), r
 	case *wire.Open:
 		r := a.openSession(ctx, q, p)
-		return a.say(q.Service, q.User, p, r), r.then
-	case *wire.Begun:
-		return wire.Answer{Allow: true}, func() { a.begun(q, p) }
-	case *wire.Close:
-		return wire.Answer{Allow: true}, func() { a.closedBy(p) }
+		return a.say(q.Service, q.User, p, r), r
 	case *wire.Principals:
-		return a.principals(ctx, q, p), nil
+		return a.principals(ctx, q, p), ruling{}
 	default:
-		return wire.Answer{}, nil
+		return wire.Answer{}, ruling{}
 	}
 }
 

@@ -270,10 +270,7 @@ func (a *Agent) placeOf(stem broker.Stem) (Place, bool) {
 func (a *Agent) sweep() {
 	for _, s := range a.sessions.which(func(session) bool { return true }) {
 		place, stands := a.placeOf(s.Stem)
-		if stands && !place.sub(s.name()).remove() {
-			continue
-		}
-		if a.sessions.lingers(s.N, a.Clock.Boot()) {
+		if stands && !place.sub(s.name()).remove() || s.line {
 			continue
 		}
 		if last, owed := a.sessions.drop(s.N); owed {
@@ -284,8 +281,8 @@ func (a *Agent) sweep() {
 
 // closeSession reports a session's end, once. It stays known until nothing lives in it: what `sudo -b` left must end
 // with the session's grants.
-func (a *Agent) closeSession(s session) {
-	if a.sessions.close(s.N) {
+func (a *Agent) closeSession(n uint64) {
+	if s, owed := a.sessions.close(n); owed {
 		a.reports.closed(s)
 	}
 }

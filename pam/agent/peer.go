@@ -17,20 +17,15 @@ type process struct {
 	Start uint64 `json:"start"` // clock ticks after boot, /proc/PID/stat field 22; 0 when it was not seen in time
 }
 
-// gone stands for a process that was not seen in time.
-var gone process
-
 // peer is who asks, as the kernel says it. What the question says about its caller is never believed over this.
 type peer struct {
 	PID       int
 	effective uint32 // SO_PEERCRED: 0 for everything setuid (F22)
 	real      uint32 // the uid that started the setuid program
-	pidfd     int    // holds the process: while it lives, its number is given to no other; -1 when gone
-	gone      error  // why neither real nor pidfd is known: it ended before it was looked at
+	pidfd     int    // holds the process: while it lives, its number is given to no other
 }
 
-// peerOf asks the kernel about the other end of a connection. The caller closes the peer, and heeds gone: of such a one the
-// socket remembers only number and effective uid.
+// peerOf asks the kernel about the other end of a connection. The caller closes the peer.
 func peerOf(conn *net.UnixConn) (*peer, error) {
 	raw, err := conn.SyscallConn()
 	if err != nil {
@@ -59,13 +54,13 @@ func peerOfSocket(fd int) (*peer, error) {
 	if err != nil { // Linux before 6.5
 		pidfd, err = unix.PidfdOpen(int(cred.Pid), 0)
 	}
-	p := &peer{PID: int(cred.Pid), effective: cred.Uid, pidfd: pidfd}
-	if err == nil {
-		err = p.read()
-	}
 	if err != nil {
+		return nil, err
+	}
+	p := &peer{PID: int(cred.Pid), effective: cred.Uid, pidfd: pidfd}
+	if err := p.read(); err != nil {
 		p.close()
-		p.gone = err
+		return nil, err
 	}
 	return p, nil
 }
@@ -103,12 +98,7 @@ func (p *peer) alive() error {
 	return nil
 }
 
-func (p *peer) close() {
-	if p.pidfd >= 0 {
-		_ = unix.Close(p.pidfd)
-	}
-	p.pidfd = -1
-}
+func (p *peer) close() { unix.Close(p.pidfd) }
 
 // procBuffer holds either file whole; what stands behind it is not looked at.
 const procBuffer = 4096

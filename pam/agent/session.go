@@ -11,7 +11,6 @@ import (
 	"strconv"
 	"strings"
 	"sync"
-	"time"
 
 	"github.com/go-json-experiment/json"
 
@@ -25,14 +24,14 @@ type session struct {
 	N       uint64            `json:"n"`
 	Stem    broker.Stem       `json:"stem"`
 	Grants  []broker.Stem     `json:"grants"`
-	Process process           `json:"process"` // the sshd or sudo that asked
+	Process process           `json:"process"` // the sshd or sudo that asked; Start is 0 when its connection tells of its end
 	Service string            `json:"service"`
 	Account statement.Account `json:"account,omitzero"` // logged in as, or run as; "" while it waits
 	Opened  statement.Time    `json:"opened"`
 
-	closed bool          // PAM said so; what it left in the background may still live
-	empty  time.Duration // boottime at which a sweep first found nothing living in it while it waited; 0 before
-	seat   *seat         // until keep
+	line   bool  // more may be heard of it on the connection that placed it: it is not forgotten before that ends
+	closed bool  // PAM said so; what it left in the background may still live
+	seat   *seat // until keep
 }
 
 func (s session) name() string { return "s-" + strconv.FormatUint(s.N, 10) }
@@ -137,13 +136,11 @@ func (r *sessions) seat(stem broker.Stem, unit Place) (uint64, *seat, error) {
 }
 
 // keep records an open session for an agent that comes after this one. start is when its process began, 0 when it is
-// gone already.
+// gone already or need not be known again.
 func (r *sessions) keep(s session, start uint64) error {
 	r.mu.Lock()
 	if now, known := r.all[s.N]; known {
-		if now.Process.Start == 0 {
-			now.Process.Start = start
-		}
+		now.Process.Start = start
 		now.leaveSeat()
 		r.all[s.N] = now
 	}
@@ -175,26 +172,27 @@ func (r *sessions) record(n uint64) error {
 	return writeRun(filepath.Join(r.dir, s.name()+".json"), data)
 }
 
-// begin notes that a waiting session, named by its cgroup, has begun: as whom, and by which process when that is known
-// (`sudo -b` goes on in a child of the one that was placed). The caller owes it a record.
-func (r *sessions) begin(cgroup string, account statement.Account, by process, at statement.Time) (session, error) {
+// begin notes that a waiting session has begun, and as whom. The caller owes it a record.
+func (r *sessions) begin(n uint64, account statement.Account, at statement.Time) (session, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	_, name, _ := strings.Cut(cgroup, "/")
-	n, err := strconv.ParseUint(strings.TrimPrefix(name, "s-"), 10, 64)
-	if err != nil {
-		return session{}, fmt.Errorf("%q is no session's cgroup", cgroup)
-	}
 	s, known := r.all[n]
-	if !known || s.cgroup() != cgroup || !s.waits() {
-		return session{}, fmt.Errorf("%q is no session that waits", cgroup)
+	if !known || !s.waits() {
+		return session{N: n}, errors.New("it does not wait")
 	}
 	s.Account, s.Opened = account, at
-	if by != gone {
-		s.Process = by
-	}
 	r.all[n] = s
 	return s, nil
+}
+
+// hungUp notes that nothing more is heard on the connection that placed a session.
+func (r *sessions) hungUp(n uint64) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if s, known := r.all[n]; known {
+		s.line = false
+		r.all[n] = s
+	}
 }
 
 // prepare makes and opens the cgroup of the next session in a grant's unit, so that its start need not.
@@ -250,18 +248,18 @@ func (r *sessions) which(fits func(session) bool) []session {
 	return found
 }
 
-// close notes that PAM closed a session, whose processes may live on; it reports false when that was known, and for one that
-// has not begun.
-func (r *sessions) close(n uint64) bool {
+// close notes that a session is over, whose processes may live on, and returns it; false when that was known, and for one
+// that has not begun.
+func (r *sessions) close(n uint64) (session, bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	s, known := r.all[n]
 	if !known || s.closed || s.waits() {
-		return false
+		return session{}, false
 	}
 	s.closed = true
 	r.all[n] = s
-	return true
+	return s, true
 }
 
 // drop forgets a session in which nothing lives, and reports whether its end is still to be told.
@@ -275,21 +273,6 @@ func (r *sessions) drop(n uint64) (session, bool) {
 	delete(r.all, n)
 	_ = os.Remove(filepath.Join(r.dir, s.name()+".json")) // on /run: a leftover is dropped by the next agent
 	return s, known && !s.closed && !s.waits()
-}
-
-// late is how long after its end a run may still be said to have begun: the word of it is on its way.
-const late = 2 * time.Second
-
-// lingers reports whether an empty session is still to be kept at this boottime.
-func (r *sessions) lingers(n uint64, now time.Duration) bool {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	s := r.all[n]
-	if s.waits() && s.empty == 0 {
-		s.empty = now
-		r.all[n] = s
-	}
-	return s.waits() && now-s.empty < late
 }
 
 // known reports whether a session of this name is on record.

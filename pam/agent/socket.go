@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"sync"
@@ -87,9 +88,14 @@ func (a *Agent) listen(ctx context.Context, l *net.UnixListener, may func(wire.Q
 			return err
 		}
 		group.Go(func() {
-			defer func() { <-slots }()
-			if err := a.converse(ctx, conn, may); err != nil {
+			defer conn.Close()
+			placed, err := a.converse(ctx, conn, may)
+			<-slots
+			if err != nil {
 				a.Log.Warn("question refused", "socket", l.Addr().String(), "error", err)
+			}
+			if placed.line {
+				a.attend(ctx, conn, placed)
 			}
 		})
 	}
@@ -120,47 +126,57 @@ func (a *Agent) accept(ctx context.Context, l *net.UnixListener) (*net.UnixConn,
 	}
 }
 
-// converse takes one question and gives one answer; without an answer the other side refuses.
-func (a *Agent) converse(ctx context.Context, conn *net.UnixConn, may func(wire.Question, *peer) error) error {
-	defer conn.Close()
+// converse takes one question and gives one answer; without an answer the other side refuses. It returns the session that
+// the answer names, of which more is heard on the connection.
+func (a *Agent) converse(ctx context.Context, conn *net.UnixConn, may func(wire.Question, *peer) error) (session, error) {
 	ctx, cancel := context.WithTimeout(ctx, exchange) // also for what waits for a grant to open
 	defer cancel()
 	if err := conn.SetDeadline(time.Now().Add(exchange)); err != nil { // a timer of the kernel's, not a window: real time
-		return err
+		return session{}, err
 	}
 	p, err := peerOf(conn)
 	if err != nil {
-		return err
+		return session{}, err
 	}
 	defer p.close()
 	q, err := wire.ReadQuestion(conn)
 	if err != nil {
-		return fmt.Errorf("pid %d: %w", p.PID, err)
-	}
-	if p.gone != nil && !tells(q) {
-		return fmt.Errorf("pid %d: %w", p.PID, p.gone)
+		return session{}, fmt.Errorf("pid %d: %w", p.PID, err)
 	}
 	if err := may(q, p); err != nil {
-		return errors.Join(err, wire.WriteAnswer(conn, wire.Answer{}))
+		return session{}, errors.Join(err, wire.WriteAnswer(conn, wire.Answer{}))
 	}
-	answer, then := a.answer(ctx, q, p)
-	err = errors.Join(wire.WriteAnswer(conn, answer), conn.Close()) // the other side reads to the end
-	if then != nil {
-		then()
+	if _, told := q.(*wire.Close); told {
+		a.closedBy(p) // the module tells and goes: nobody reads an answer
+		return session{}, nil
 	}
-	if tells(q) {
-		return nil // nobody need read this answer
+	answer, r := a.answer(ctx, q, p)
+	err = errors.Join(wire.WriteAnswer(conn, answer), conn.CloseWrite()) // the other side reads to the end
+	if r.then != nil {
+		r.then()
 	}
-	return err
+	return r.placed, err
 }
 
-// tells reports whether the module does not wait to be heard: who says it may be gone by now.
-func tells(q wire.Question) bool {
-	switch q.(type) {
-	case *wire.Begun, *wire.Close:
-		return true
+// attend hears on the connection that placed a session what becomes of it: that it begins, and that it is over when the last
+// process is gone that holds the other end. Nothing said here opens, moves or keeps anything.
+func (a *Agent) attend(ctx context.Context, conn *net.UnixConn, s session) {
+	defer a.sessions.hungUp(s.N)
+	stop := context.AfterFunc(ctx, func() { _ = conn.Close() })
+	defer stop()
+	_ = conn.SetDeadline(time.Time{}) // it ends when it ends; where that fails it has
+	q, err := wire.ReadQuestion(conn)
+	if begun, said := q.(*wire.Begun); said {
+		a.begun(s, begun)
 	}
-	return false
+	more, _ := io.Copy(io.Discard, conn)
+	if ctx.Err() != nil {
+		return // the next agent hears no more of it, and looks at what lives
+	}
+	if _, said := q.(*wire.Begun); more > 0 || !said && !errors.Is(err, io.EOF) {
+		a.Log.Warn("a session said what means nothing", "session", s.name(), "grant", s.Stem.Grant(), "question", fmt.Sprintf("%T", q), "more", more, "error", err)
+	}
+	a.closeSession(s.N)
 }
 
 // mayAskPAM holds the PAM socket to root and to PAM's questions. Its mode says the same; this does not rely on it.
@@ -168,10 +184,12 @@ func (a *Agent) mayAskPAM(q wire.Question, p *peer) error {
 	if p.effective != 0 {
 		return fmt.Errorf("uid %d asked on root's socket", p.effective)
 	}
-	if _, wrong := q.(*wire.Principals); wrong {
-		return errors.New("a certificate question on PAM's socket")
+	switch q.(type) {
+	case *wire.Account, *wire.Open, *wire.Close:
+		return nil
+	default:
+		return fmt.Errorf("%T on PAM's socket", q)
 	}
-	return nil
 }
 
 // mayAskPrincipals holds the other socket to the helper's account (and root, for diagnosis) and to its one question.

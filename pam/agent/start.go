@@ -29,7 +29,7 @@ func (a *Agent) accountSudo(q *wire.Account, p *peer) ruling {
 	if len(as) > maxRunAs {
 		return ruling{allow: true} // no answer has room for it: open_session is asked
 	}
-	r = a.place(live, session{Process: process{PID: p.PID}, Service: q.Service}, p)
+	r = a.place(live, session{Process: process{PID: p.PID}, Service: q.Service, line: true}, p)
 	r.runAs = as
 	return r
 }
@@ -118,6 +118,7 @@ func (a *Agent) place(grants []view, s session, p *peer) ruling {
 		err = p.alive()
 	}
 	if err != nil {
+		a.sessions.hungUp(s.N)
 		return deny(fmt.Errorf("grant %s: session not placed: %w", v.ID, err), "")
 	}
 	return ruling{allow: true, left: a.Clock.remaining(v.opened.end), grant: v.Stem, placed: s, then: func() { a.placed(v, s, p) }}
@@ -126,15 +127,15 @@ func (a *Agent) place(grants []view, s session, p *peer) ruling {
 // placed is what a start still owes when its answer is given: it must not wait for it, and needs it only should the
 // agent die.
 func (a *Agent) placed(v view, s session, p *peer) {
-	process, err := p.process()
-	if err != nil {
-		process = gone
-	}
-	if err := a.sessions.keep(s, process.Start); err != nil {
-		a.Log.Error("session not recorded", "session", s.name(), "error", err)
-	}
+	start := uint64(0)
 	if !s.waits() {
 		a.reports.opened(s)
+		if process, err := p.process(); err == nil {
+			start = process.Start
+		}
+	}
+	if err := a.sessions.keep(s, start); err != nil {
+		a.Log.Error("session not recorded", "session", s.name(), "error", err)
 	}
 	v.gate.RLock()
 	defer v.gate.RUnlock()
@@ -146,21 +147,14 @@ func (a *Agent) placed(v view, s session, p *peer) {
 	}
 }
 
-// begun notes that what account placed has begun: sudo's open_session needed no question. It opens nothing and moves nobody;
-// what it names must be waiting. The process that says so may be gone already.
-func (a *Agent) begun(q *wire.Begun, p *peer) {
+// begun notes that what account placed has begun: sudo's open_session needed no question.
+func (a *Agent) begun(s session, q *wire.Begun) {
 	account, err := statement.ParseAccount(q.User)
-	if err != nil {
-		a.Log.Warn("a session began as nobody", "session", q.Session, "pid", p.PID, "why", err)
-		return
+	if err == nil {
+		s, err = a.sessions.begin(s.N, account, a.Clock.now())
 	}
-	process, err := p.process()
 	if err != nil {
-		process = gone // the one that was placed, then
-	}
-	s, err := a.sessions.begin(q.Session, account, process, a.Clock.now())
-	if err != nil {
-		a.Log.Warn("what began had not been placed", "account", account, "pid", p.PID, "why", err)
+		a.Log.Warn("a session that cannot begin", "session", s.name(), "grant", s.Stem.Grant(), "account", q.User, "why", err)
 		return
 	}
 	a.reports.opened(s)
@@ -176,6 +170,6 @@ func (a *Agent) closedBy(p *peer) {
 		return // it is gone; the sweep finds out
 	}
 	if s, found := a.sessions.by(process); found {
-		a.closeSession(s)
+		a.closeSession(s.N)
 	}
 }

@@ -1,7 +1,9 @@
 package agent
 
 import (
+	"errors"
 	"fmt"
+	"net"
 	"os"
 	"path/filepath"
 	"slices"
@@ -9,16 +11,14 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"pim-ssh/broker"
 	"pim-ssh/broker/policy"
 	"pim-ssh/broker/statement"
 	"pim-ssh/packaging/lab/forger"
 	"pim-ssh/pam/wire"
 )
-
-func sudoBegun(user, as, session string) *wire.Begun {
-	return &wire.Begun{Service: "sudo", User: as, RUser: user, Session: session}
-}
 
 // started is a serving agent under which alice holds db-admin on db1.
 func started(t *testing.T) (*serving, broker.Stem) {
@@ -32,22 +32,13 @@ func started(t *testing.T) (*serving, broker.Stem) {
 	return s, stem
 }
 
-// reported waits until the journal tells of so many openings and closings of sessions, and then sees that it tells of no more
-// once what waits is forgotten.
+// reported waits until the journal tells of so many openings and closings of sessions, and then sees that it tells of no more.
 func (s *serving) reported(opened, closed int) {
 	s.m.t.Helper()
 	said := func(what string) int { return strings.Count(s.m.log.String(), `msg="session `+what) }
-	defer func() {
-		if s.m.t.Failed() {
-			s.m.t.Log(s.m.log, s.sessions.all)
-		}
-	}()
 	waitFor(s.m.t, fmt.Sprintf("%d sessions opened, %d closed", opened, closed), func() bool {
 		return said("opened") >= opened && said("closed") >= closed
 	})
-	s.m.clock.pass(late)
-	s.settled()
-	s.m.clock.pass(late)
 	s.settled()
 	waitFor(s.m.t, "all reports written", func() bool { return len(s.reports.queue) == 0 })
 	if said("opened") != opened || said("closed") != closed {
@@ -59,11 +50,6 @@ func (s *serving) reported(opened, closed int) {
 func (s *serving) nothingIsLeft(stem broker.Stem) {
 	s.m.t.Helper()
 	place, _ := s.placeOf(stem)
-	defer func() {
-		if s.m.t.Failed() {
-			s.m.t.Log(s.m.log, s.sessions.all, place.subs())
-		}
-	}()
 	waitFor(s.m.t, "nothing left", func() bool {
 		s.settled()
 		records, err := os.ReadDir(filepath.Join(s.RunDir, sessionsDir))
@@ -87,13 +73,17 @@ func TestAccountPlacesTheRunThatThenBegins(t *testing.T) {
 	if !strings.Contains(sudo.cgroups(), "/"+got.Session+"\n") {
 		t.Fatalf("said to be in %s, is in %s", got.Session, sudo.cgroups())
 	}
-	sudo.say(s.pam, sudoBegun("alice", "postgres", got.Session))
+	sudo.begin("postgres")
 	waitFor(t, "it begun", func() bool { return !s.sessions.of(stem)[0].waits() })
 	if of := s.sessions.of(stem)[0]; of.Account != "postgres" || of.Process.PID != sudo.cmd.Process.Pid {
 		t.Errorf("%+v", of)
 	}
-	sudo.say(s.pam, &wire.Close{Service: "sudo", User: "postgres", RUser: "alice"})
+	s.reported(1, 0)
+	sudo.hangUp() // PAM ends, and what the run left in the background may live on
 	s.reported(1, 1)
+	if s.settled(); len(s.sessions.of(stem)) != 1 {
+		t.Error("forgotten while something of it lives")
+	}
 	sudo.end()
 	s.nothingIsLeft(stem)
 	s.reported(1, 1)
@@ -113,82 +103,161 @@ func TestWhatNeverBeginsIsReportedByNobodyAndLeavesNothing(t *testing.T) {
 	s.nothingIsLeft(stem)
 }
 
-// The module does not wait to be heard: the run may be over when it is.
+// The module does not wait to be heard: the run may be over, and its cgroup gone, when it is.
 func TestARunThatIsOverBeforeItWasHeardOfIsReported(t *testing.T) {
-	s, stem := started(t)
+	w := forger.New(t, nil)
+	m := newMachine(t, w)
+	m.enforce()
+	stem := m.feed(db("alice", "db1")(w))
+	a := m.start()
+	a.settle(t.Context())
+	place, _ := a.placeOf(stem)
 	sudo := newCaller(t, aliceUID, 0)
-	session := sudo.say(s.pam, sudoAccount("alice")).Session
+	placed, err := a.sessions.open(session{Stem: stem, Grants: []broker.Stem{stem}, Process: process{PID: sudo.cmd.Process.Pid}, Service: "sudo", line: true}, place)
+	if err = errors.Join(err, a.sessions.keep(placed, 0)); err != nil {
+		t.Fatal(err)
+	}
 	sudo.end()
-	place, _ := s.placeOf(stem)
-	waitFor(t, "its cgroup gone", func() bool { s.settled(); return !slices.Contains(place.subs(), "s-1") })
-	newCaller(t, 0, 0).say(s.pam, sudoBegun("alice", "postgres", session))
-	s.reported(1, 1)
-	s.nothingIsLeft(stem)
+	waitFor(t, "its cgroup gone", func() bool { a.settle(t.Context()); return !slices.Contains(place.subs(), placed.name()) })
+	ours, theirs := socketPair(t)
+	if err := errors.Join(wire.WriteQuestion(theirs, &wire.Begun{User: "postgres"}), theirs.Close()); err != nil {
+		t.Fatal(err)
+	}
+	a.attend(t.Context(), ours, placed)
+	for _, want := range []statement.ReportWhat{statement.SessionOpened, statement.SessionClosed} {
+		if len(a.reports.queue) == 0 {
+			t.Fatalf("nobody reports %s\n%s", want, m.log)
+		}
+		if got := <-a.reports.queue; got.What != want || got.Account != "postgres" || got.Session != placed.name() {
+			t.Errorf("%+v, want %s", got, want)
+		}
+	}
+	if a.settle(t.Context()); len(a.sessions.of(stem)) != 0 || len(a.reports.queue) != 0 {
+		t.Errorf("known %+v, %d reports more", a.sessions.of(stem), len(a.reports.queue))
+	}
 }
 
-// root's socket hears it from nobody but root; and root, too, can have nothing opened, moved or kept by it.
-func TestWhatDidNotWaitDoesNotBegin(t *testing.T) {
-	s, stem := started(t)
-	waiting, open := newCaller(t, aliceUID, 0), newCaller(t, aliceUID, 0)
-	session := waiting.say(s.pam, sudoAccount("alice")).Session
-	if got := open.say(s.pam, sudoOpen("alice", "postgres")); !got.Allow {
-		t.Fatalf("%+v", got)
+func socketPair(t *testing.T) (ours, theirs *net.UnixConn) {
+	t.Helper()
+	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
 	}
-	_, name, _ := strings.Cut(session, "/")
-	other := broker.Stem(strings.Repeat("a", 26)).Unit()
-	for sentence, c := range map[string]struct{ session, as string }{
-		"no session":                     {"", "postgres"},
-		"a unit alone":                   {stem.Unit(), "postgres"},
-		"a number nobody has":            {stem.Unit() + "/s-77", "postgres"},
-		"another spelling of its number": {stem.Unit() + "/s-0" + strings.TrimPrefix(name, "s-"), "postgres"},
-		"another grant's":                {other + "/" + name, "postgres"},
-		"with more behind":               {session + "/x", "postgres"},
-		"with more before":               {"/system.slice/" + session, "postgres"},
-		"one that open_session opened":   {stem.Unit() + "/s-2", "postgres"},
-		"as nobody":                      {session, ""},
-		"as a name with a newline":       {session, "root\nroot"},
+	conns := make([]*net.UnixConn, 2)
+	for i, fd := range fds {
+		f := os.NewFile(uintptr(fd), "pair")
+		conn, err := net.FileConn(f)
+		if err = errors.Join(err, f.Close()); err != nil {
+			t.Fatal(err)
+		}
+		conns[i] = conn.(*net.UnixConn)
+		t.Cleanup(func() { _ = conn.Close() })
+	}
+	return conns[0], conns[1]
+}
+
+// A connection tells of the one session that was placed by it, once. Nothing else that is said there, or said elsewhere, has
+// anything begun, opened, moved or kept.
+func TestOnlyTheConnectionThatPlacedASessionBeginsIt(t *testing.T) {
+	for sentence, c := range map[string]struct {
+		say     func(s *serving, sudo *callerProcess) *callerProcess
+		reports int
+		said    string // in the journal
+	}{
+		"nothing":       {say: func(_ *serving, sudo *callerProcess) *callerProcess { return sudo }},
+		"that it began": {say: func(_ *serving, sudo *callerProcess) *callerProcess { sudo.begin("postgres"); return sudo }, reports: 1},
+		"that twice": {say: func(_ *serving, sudo *callerProcess) *callerProcess {
+			sudo.begin("postgres")
+			sudo.begin("root")
+			return sudo
+		}, reports: 1, said: "means nothing"},
+		"as nobody":    {say: func(_ *serving, sudo *callerProcess) *callerProcess { sudo.begin(""); return sudo }, said: "cannot begin"},
+		"as two lines": {say: func(_ *serving, sudo *callerProcess) *callerProcess { sudo.begin("root\nroot"); return sudo }, said: "cannot begin"},
+		"another question": {say: func(_ *serving, sudo *callerProcess) *callerProcess {
+			sudo.say("line", sudoOpen("alice", "postgres"))
+			return sudo
+		}, said: "means nothing"},
+		"the same, first on a connection": {say: func(s *serving, _ *callerProcess) *callerProcess {
+			root := newCaller(s.m.t, 0, 0)
+			root.say(s.pam, &wire.Begun{User: "postgres"})
+			return root
+		}, said: "on PAM's socket"},
+		"the same, on a connection that placed nobody": {say: func(s *serving, _ *callerProcess) *callerProcess {
+			erin := newCaller(s.m.t, erinUID, 0)
+			erin.say(s.pam, sudoAccount("erin"))
+			erin.begin("postgres")
+			return erin
+		}},
 	} {
 		t.Run(sentence, func(t *testing.T) {
-			outside := newCaller(t, 0, 0)
-			before := outside.cgroups()
-			outside.say(s.pam, sudoBegun("alice", c.as, c.session))
-			if now := outside.cgroups(); now != before {
-				t.Errorf("moved from %s to %s", before, now)
+			s, stem := started(t)
+			sudo := newCaller(t, aliceUID, 0)
+			sudo.say(s.pam, sudoAccount("alice"))
+			speaker := c.say(s, sudo)
+			s.reported(c.reports, 0)
+			if in := strings.Contains(speaker.cgroups(), stem.Unit()); in != (speaker == sudo) {
+				t.Errorf("in the unit: %v", in)
 			}
+			if of := s.sessions.of(stem); len(of) != 1 || of[0].waits() != (c.reports == 0) {
+				t.Errorf("%+v", of)
+			}
+			sudo.end()
+			waitFor(t, "it in the journal", func() bool { return strings.Contains(s.m.log.String(), c.said) })
+			s.reported(c.reports, c.reports)
+			s.nothingIsLeft(stem)
 		})
 	}
-	if of := s.sessions.of(stem); len(of) != 2 || !of[0].waits() || of[1].waits() {
-		t.Errorf("%+v", of)
-	}
-	allowSocket(t, s.pam)
-	newCaller(t, aliceUID, aliceUID).say(s.pam, sudoBegun("alice", "postgres", session))
-	s.reported(1, 0)
-	waiting.end()
-	open.end()
-	s.reported(1, 1)
-	s.nothingIsLeft(stem)
 }
 
-// `sudo -b` opens its session in a child of the process that account was asked by, and closes it there.
-func TestABackgroundRunBeginsAndClosesInAChild(t *testing.T) {
+// `sudo -b` begins in a child, which has the connection from its parent and outlives it.
+func TestABackgroundRunGoesOnUntilItsLastProcessHangsUp(t *testing.T) {
 	s, stem := started(t)
 	parent, child := newCaller(t, aliceUID, 0), newCaller(t, aliceUID, 0)
-	session := parent.say(s.pam, sudoAccount("alice")).Session
+	parent.say(s.pam, sudoAccount("alice"))
 	place, _ := s.placeOf(stem)
 	for _, dir := range place.sub("s-1").dirs { // as a fork is
 		if err := os.WriteFile(filepath.Join(dir, "cgroup.procs"), fmt.Append(nil, child.cmd.Process.Pid), 0); err != nil {
 			t.Fatal(err)
 		}
 	}
+	line := inherit(t, parent)
 	parent.end()
 	s.settled()
-	child.say(s.pam, sudoBegun("alice", "postgres", session))
-	waitFor(t, "it begun", func() bool { return !s.sessions.of(stem)[0].waits() })
+	if err := wire.WriteQuestion(line, &wire.Begun{User: "postgres"}); err != nil {
+		t.Fatal(err)
+	}
 	s.reported(1, 0)
-	child.say(s.pam, &wire.Close{Service: "sudo", User: "postgres", RUser: "alice"})
+	if err := line.Close(); err != nil {
+		t.Fatal(err)
+	}
 	s.reported(1, 1)
 	child.end()
 	s.nothingIsLeft(stem)
+}
+
+// inherit returns a duplicate of a caller's last connection.
+func inherit(t *testing.T, c *callerProcess) *os.File {
+	t.Helper()
+	pidfd, err := unix.PidfdOpen(c.cmd.Process.Pid, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(pidfd)
+	for number := range 64 {
+		link, err := os.Readlink(fmt.Sprintf("/proc/%d/fd/%d", c.cmd.Process.Pid, number))
+		if err != nil || !strings.HasPrefix(link, "socket:") {
+			continue
+		}
+		fd, err := unix.PidfdGetfd(pidfd, number, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		f := os.NewFile(uintptr(fd), "line")
+		t.Cleanup(func() { _ = f.Close() })
+		return f
+	}
+	t.Fatal("the caller has no connection")
+	return nil
 }
 
 // What account placed ends like everything else, whether or not it ever begins.
@@ -229,9 +298,9 @@ func TestAWaitingRunEndsWithTheFirstOfItsGrants(t *testing.T) {
 	}
 }
 
-// The next agent knows of it, ends nobody for its predecessor's death, and hears what was on its way.
-func TestTheNextAgentAdoptsAWaitingRun(t *testing.T) {
-	for sentence, over := range map[string]bool{"it goes on": false, "it is over": true} {
+// The next agent ends nobody for its predecessor's death, and tells what had begun from what had not.
+func TestTheNextAgentAdoptsWhatWasPlaced(t *testing.T) {
+	for sentence, begun := range map[string]bool{"it had begun": true, "it had not": false} {
 		t.Run(sentence, func(t *testing.T) {
 			w := forger.New(t, nil)
 			m := newMachine(t, w)
@@ -242,27 +311,60 @@ func TestTheNextAgentAdoptsAWaitingRun(t *testing.T) {
 			a.settle(t.Context())
 			sudo := newCaller(t, aliceUID, 0)
 			place, _ := a.placeOf(stem)
-			placed, err := a.sessions.open(session{Stem: stem, Grants: []broker.Stem{stem}, Process: process{PID: sudo.cmd.Process.Pid}, Service: "sudo"}, place)
-			if err != nil || a.sessions.keep(placed, 1) != nil || a.Close() != nil {
+			placed, err := a.sessions.open(session{Stem: stem, Grants: []broker.Stem{stem}, Process: process{PID: sudo.cmd.Process.Pid}, Service: "sudo", line: true}, place)
+			if err = errors.Join(err, a.sessions.keep(placed, 0)); err != nil {
 				t.Fatal(err)
 			}
-			if over {
-				sudo.end()
+			if begun {
+				a.begun(placed, &wire.Begun{User: "postgres"})
+			}
+			if err := a.Close(); err != nil {
+				t.Fatal(err)
 			}
 			s := m.serve()
 			s.settled()
-			newCaller(t, 0, 0).say(s.pam, sudoBegun("alice", "postgres", placed.cgroup()))
-			if !over {
-				s.reported(1, 0)
-				if sudo.dead() {
-					t.Fatal("ended")
-				}
-				sudo.end()
+			if of := s.sessions.of(stem); len(of) != 1 || of[0].waits() == begun || sudo.dead() {
+				t.Fatalf("dead %v, known %+v\n%s", sudo.dead(), of, m.log)
 			}
-			s.reported(1, 1)
+			sudo.end()
 			s.nothingIsLeft(stem)
+			if begun {
+				s.reported(0, 1) // the opening was its predecessor's to tell
+				return
+			}
+			s.reported(0, 0)
 		})
 	}
+}
+
+// An agent that is told to stop has every line cut, and takes none of them for an end.
+func TestAnAgentThatStopsTakesNobodyForOver(t *testing.T) {
+	w := forger.New(t, nil)
+	m := newMachine(t, w)
+	m.enforce()
+	stem := m.feed(db("alice", "db1")(w))
+	var sudo *callerProcess
+	t.Run("until it stops", func(t *testing.T) {
+		m.t = t
+		s := m.serve()
+		s.settled()
+		sudo = newCaller(m.units.t, aliceUID, 0)
+		sudo.say(s.pam, sudoAccount("alice"))
+		sudo.begin("postgres")
+		s.reported(1, 0)
+	})
+	m.t = t
+	if strings.Contains(m.log.String(), "session closed") {
+		t.Error(m.log)
+	}
+	s := m.serve()
+	s.settled()
+	if of := s.sessions.of(stem); len(of) != 1 || of[0].Account != "postgres" {
+		t.Errorf("%+v", of)
+	}
+	sudo.end()
+	s.reported(1, 1)
+	s.nothingIsLeft(stem)
 }
 
 // Whoever the module would not let in by account's answer is judged in full, and placed once more.

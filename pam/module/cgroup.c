@@ -1,5 +1,7 @@
-/* cgroup.c: where the kernel says this process lives; see client.h. */
+/* cgroup.c: where the kernel says this process lives; see host.h. */
 #define _GNU_SOURCE
+#include "host.h"
+
 #include "client.h"
 
 #include <errno.h>

@@ -25,9 +25,10 @@ static size_t field_count(char kind)
 	case 'P':
 		return 4;
 	case 'O':
-	case 'B':
 	case 'C':
 		return 6;
+	case 'B':
+		return 1;
 	default:
 		return 0;
 	}
@@ -344,26 +345,64 @@ static int put_question(const char *path, const struct pim_question *q, int64_t 
 	return fd;
 }
 
-bool pim_ask(const char *path, const struct pim_question *q, struct pim_answer *a)
+/* Keeps fd as the line when there is one to keep it for; else, and without *line, closes it. */
+static void keep_line(int fd, const struct pim_answer *a, struct pim_line *line)
+{
+	struct stat st;
+
+	if (!line || !a->allow || a->session[0] == 0 || fstat(fd, &st) != 0) {
+		close(fd);
+		return;
+	}
+	*line = (struct pim_line){ fd, st.st_dev, st.st_ino };
+}
+
+bool pim_ask(const char *path, const struct pim_question *q, struct pim_answer *a, struct pim_line *line)
 {
 	uint8_t answer[PIM_PREFIX + PIM_MAX_ANSWER + 1];
 	int64_t deadline = now_ms() + PIM_DEADLINE_MS;
 	int fd = put_question(path, q, deadline);
 	ssize_t got;
+	bool heard;
 
 	memset(a, 0, sizeof *a);
+	if (line)
+		*line = (struct pim_line){ -1, 0, 0 };
 	if (fd < 0)
 		return false;
 	got = receive_all(fd, answer, sizeof answer, deadline);
-	close(fd);
-	return got >= 0 && pim_decode(answer, (size_t)got, a);
+	heard = got >= 0 && pim_decode(answer, (size_t)got, a);
+	keep_line(fd, a, line);
+	return heard;
 }
 
-bool pim_tell(const char *path, const struct pim_question *q)
+void pim_tell(const char *path, const struct pim_question *q)
 {
 	int fd = put_question(path, q, now_ms() + PIM_DEADLINE_MS);
 
 	if (fd >= 0)
 		close(fd);
-	return fd >= 0;
+}
+
+/* The process is not ours: somebody may have closed the descriptor, and the number be another's now. */
+static bool is_ours(const struct pim_line *line)
+{
+	struct stat st;
+
+	return line->fd >= 0 && fstat(line->fd, &st) == 0 && st.st_dev == line->dev && st.st_ino == line->ino;
+}
+
+bool pim_say(const struct pim_line *line, const struct pim_question *q)
+{
+	uint8_t buf[256];
+	size_t n = pim_encode(q, buf, sizeof buf);
+
+	return n && is_ours(line) && send(line->fd, buf, n, MSG_NOSIGNAL | MSG_DONTWAIT) == (ssize_t)n;
+}
+
+void pim_hang_up(struct pim_line *line)
+{
+	if (is_ours(line))
+		close(line->fd);
+	line->fd = -1;
 }

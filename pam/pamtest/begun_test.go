@@ -1,15 +1,17 @@
 package pamtest
 
 import (
+	"errors"
+	"fmt"
 	"net"
 	"os"
 	"path/filepath"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"golang.org/x/sys/unix"
 
 	"pim-ssh/pam/wire"
 )
@@ -30,7 +32,7 @@ func placedAs(session, runAs string) script {
 // One run has its allowance from account already; every other is asked about in open_session, which refuses here.
 func TestAccountsAllowanceOpensOnlyForTheAccountAndThePlaceItNames(t *testing.T) {
 	s, module := newSandbox(t), buildModule(t)
-	const asked, begun = "A sudo, O sudo", "A sudo, B sudo"
+	const asked, begun = "A sudo, O sudo", "A sudo, B "
 	for sentence, c := range map[string]struct {
 		session, runAs string // what account's answer says
 		in             string // where the process lives
@@ -63,17 +65,16 @@ func TestAccountsAllowanceOpensOnlyForTheAccountAndThePlaceItNames(t *testing.T)
 			st := newStack(s, t, module, []string{})
 			p := listen(t, st.socket, placedAs(c.session, c.runAs))
 			got := st.hold(conversation{Service: "sudo", User: "alice", RUser: "alice", UID: aliceUID, ConfDir: st.conf, Target: c.target, Calls: "AO", Cgroup: cgroup(t, c.in)})
-			want := says("account", "success", "open", "success")
-			if c.kinds == asked {
-				want["open"] = denied
+			want := says("account", "success", "open", denied)
+			if c.kinds == begun {
+				want["open"] = "success"
+				c.kinds += c.target
 			}
 			if diff := cmp.Diff(want, got.Results); diff != "" || p.await(c.kinds) != c.kinds {
 				t.Errorf("heard %q, want %q; verdicts (-want +got):\n%s", p.kinds(), c.kinds, diff)
 			}
-			last := p.questions()[1].q
-			told, begins := last.(*wire.Begun)
-			if begins && *told != (wire.Begun{Service: "sudo", User: c.target, RUser: "alice", Session: c.session}) {
-				t.Errorf("told %+v", told)
+			if last := p.questions()[1]; last.line != (want["open"] == "success") {
+				t.Errorf("said on the first connection: %v", last.line)
 			}
 		})
 	}
@@ -127,7 +128,7 @@ func TestAccountsAllowanceIsSudosAndTheLastOneCounts(t *testing.T) {
 		kinds          string
 		open           string
 	}{
-		"sudo -i is sudo":     {service: "sudo-i", calls: "AO", kinds: "A sudo-i, B sudo-i", open: "success"},
+		"sudo -i is sudo":     {service: "sudo-i", calls: "AO", kinds: "A sudo-i, B alice", open: "success"},
 		"not without account": {service: "sudo", calls: "O", kinds: "O sudo", open: denied},
 		"not for sshd":        {service: "sshd", calls: "AO", governed: []string{"postgres", "alice"}, kinds: "A sshd, O sshd", open: ""},
 		"an account refused after it": {service: "sudo", calls: "AAO", kinds: "A sudo, A sudo, O sudo", open: denied, do: func(p **peer) script {
@@ -157,7 +158,7 @@ func TestAccountsAllowanceIsSudosAndTheLastOneCounts(t *testing.T) {
 		"garbage for account": {service: "sudo", calls: "AO", kinds: "A sudo, O sudo", open: denied, do: func(**peer) script {
 			return sending([]byte("\xff" + session))
 		}},
-		"it begins twice": {service: "sudo", calls: "AOO", kinds: "A sudo, B sudo, B sudo", open: "success"},
+		"it begins twice": {service: "sudo", calls: "AOO", kinds: "A sudo, B alice, B alice", open: "success"},
 	} {
 		t.Run(sentence, func(t *testing.T) {
 			st := newStack(s, t, module, append([]string{}, c.governed...))
@@ -185,19 +186,14 @@ func TestAccountsAllowanceIsSudosAndTheLastOneCounts(t *testing.T) {
 func TestAnAgentThatDiesBetweenAccountAndOpenRefuses(t *testing.T) {
 	s, module := newSandbox(t), buildModule(t)
 	for sentence, c := range map[string]struct {
-		after func(p *peer, st stack) // once account is answered
-		want  string
+		die  func(p *peer, conn *net.UnixConn) // once account is answered
+		want string
 	}{
-		"it goes on":                  {func(*peer, stack) {}, "success"},
-		"it is dead":                  {func(p *peer, _ stack) { _ = p.listener.Close() }, denied},
-		"its socket is gone":          {func(_ *peer, st stack) { _ = os.Remove(st.socket) }, denied},
-		"its directory is another's":  {func(_ *peer, st stack) { _ = os.Chown(filepath.Dir(st.socket), malloryUID, 0) }, denied},
-		"its directory is everyone's": {func(_ *peer, st stack) { _ = os.Chmod(filepath.Dir(st.socket), 0o777) }, denied},
-		"it stops reading": {func(p *peer, _ stack) {
-			f, _ := p.listener.File()
-			_ = syscall.SetNonblock(int(f.Fd()), true)
-			_ = p.listener.SetDeadline(time.Now())
-		}, "success"},
+		"it goes on":               {func(*peer, *net.UnixConn) {}, "success"},
+		"it is dead":               {func(p *peer, conn *net.UnixConn) { _ = errors.Join(p.listener.Close(), conn.Close()) }, denied},
+		"another is in its place":  {func(_ *peer, conn *net.UnixConn) { _ = conn.Close() }, denied},
+		"it reads no more":         {func(_ *peer, conn *net.UnixConn) { _ = conn.CloseRead() }, denied},
+		"it listens no more alone": {func(p *peer, _ *net.UnixConn) { _ = p.listener.Close() }, "success"},
 	} {
 		t.Run(sentence, func(t *testing.T) {
 			st := newStack(s, t, module, []string{})
@@ -205,16 +201,116 @@ func TestAnAgentThatDiesBetweenAccountAndOpenRefuses(t *testing.T) {
 			ready := make(chan struct{})
 			p = listen(t, st.socket, func(conn *net.UnixConn, q wire.Question) {
 				<-ready
-				if _, account := q.(*wire.Account); account {
-					c.after(p, st)
-				}
 				placedAs(session, "root")(conn, q)
+				if _, account := q.(*wire.Account); account {
+					c.die(p, conn)
+				}
 			})
 			close(ready)
-			got := st.hold(conversation{Service: "sudo", User: "alice", RUser: "alice", UID: aliceUID, ConfDir: st.conf, Target: "root", Calls: "AO", Cgroup: cgroup(t, session)})
-			if got.Results["open"] != c.want || got.Lasted["open"] > time.Second {
+			conv := conversation{Service: "sudo", User: "alice", RUser: "alice", UID: aliceUID, ConfDir: st.conf, Target: "root", Calls: "AO", Cgroup: cgroup(t, session)}
+			conv.Pause = 50 * time.Millisecond
+			if got := st.hold(conv); got.Results["open"] != c.want || got.Lasted["open"] > time.Second {
 				t.Errorf("%s after %v, want %s at once", got.Results["open"], got.Lasted["open"], c.want)
 			}
 		})
+	}
+}
+
+// An agent that was stopped before it read is no reason to wait: the run has its place, and its end.
+func TestAnAgentThatStopsReadingKeepsNobodyWaiting(t *testing.T) {
+	s, module := newSandbox(t), buildModule(t)
+	st := newStack(s, t, module, []string{})
+	done := make(chan struct{})
+	defer close(done)
+	listen(t, st.socket, func(conn *net.UnixConn, q wire.Question) {
+		placedAs(session, "root")(conn, q)
+		_ = conn.CloseWrite()
+		<-done
+	})
+	got := st.hold(conversation{Service: "sudo", User: "alice", RUser: "alice", UID: aliceUID, ConfDir: st.conf, Target: "root", Calls: "AOC", Cgroup: cgroup(t, session)})
+	if got.Results["open"] != "success" || got.Lasted["open"]+got.Lasted["close"] > 500*time.Millisecond {
+		t.Errorf("%+v", got)
+	}
+}
+
+// The line stays where it is: not on descriptors 0, 1 and 2, not in what sudo runs, not beyond PAM's end, and what took its
+// number meanwhile is neither written to nor closed.
+func TestTheLineIsNobodyElses(t *testing.T) {
+	s, module := newSandbox(t), buildModule(t)
+	for sentence, c := range map[string]struct {
+		change func(*conversation)
+		open   string
+		kinds  string
+	}{
+		"as it is":                            {func(*conversation) {}, "success", "A sudo, B root"},
+		"descriptors 0, 1 and 2 closed":       {func(c *conversation) { c.CloseLow = true }, "success", "A sudo, B root"},
+		"somebody closed it":                  {func(c *conversation) { c.Swap = "close" }, denied, "A sudo, O sudo"},
+		"a file of somebody's has its number": {func(c *conversation) { c.Swap = "file" }, denied, "A sudo, O sudo"},
+		"a socket of somebody's has it":       {func(c *conversation) { c.Swap = "socket" }, denied, "A sudo, O sudo"},
+	} {
+		t.Run(sentence, func(t *testing.T) {
+			st := newStack(s, t, module, []string{})
+			p := listen(t, st.socket, placedAs(session, "root"))
+			conv := conversation{Service: "sudo", User: "alice", RUser: "alice", UID: aliceUID, ConfDir: st.conf, Target: "root", Calls: "AO", Cgroup: cgroup(t, session)}
+			c.change(&conv)
+			got := st.hold(conv)
+			if got.Results["open"] != c.open || p.await(c.kinds) != c.kinds {
+				t.Errorf("open %q, want %q; heard %q, want %q", got.Results["open"], c.open, p.kinds(), c.kinds)
+			}
+			if got.Swapped != "" {
+				t.Error(got.Swapped)
+			}
+		})
+	}
+}
+
+// Real sudo, in every shape that opens a session: placed by account, it begins on the connection that placed it, its command
+// has no part of that, and the connection ends with sudo. What opens no session says nothing.
+func TestF2SudoBeginsOnTheConnectionThatPlacedIt(t *testing.T) {
+	s := installed(t)
+	s.enforce("postgres", "root")
+	where := cgroup(t, session)
+	const sockets = `for f in /proc/$$/fd/*; do case $(readlink $f) in socket:*) echo has $(readlink $f);; esac; done`
+	for _, defaults := range []string{"Defaults use_pty\n", "Defaults !use_pty\n"} {
+		s.write("/etc/sudoers", defaults+s.read("/etc/sudoers"), 0o440)
+		for sentence, c := range map[string]struct {
+			args []string
+			want string
+		}{
+			"a command":           {[]string{"-u", "postgres", "sh", "-c", sockets}, "A sudo, B postgres"},
+			"a login shell":       {[]string{"-i", "sh", "-c", sockets}, "A sudo-i, B root"},
+			"in the background":   {[]string{"-b", "sh", "-c", sockets}, "A sudo, B root"},
+			"another group":       {[]string{"-g", "sudo", "true"}, "A sudo, B alice"},
+			"what does not exist": {[]string{"-u", "postgres", "/run/no-such-file"}, "A sudo"},
+			"listing":             {[]string{"-l"}, "A sudo"},
+			"validating":          {[]string{"-v"}, "A sudo"},
+		} {
+			t.Run(strings.TrimSpace(defaults)+", "+sentence, func(t *testing.T) {
+				ended := make(chan struct{})
+				p := s.agent(t, func(conn *net.UnixConn, q wire.Question) {
+					raw, err := conn.SyscallConn()
+					must(t, err)
+					must(t, raw.Control(func(fd uintptr) {
+						cred, err := unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED)
+						must(t, err)
+						must(t, os.WriteFile(filepath.Join(where, "cgroup.procs"), fmt.Append(nil, cred.Pid), 0))
+					}))
+					placedAs(session, "root postgres alice")(conn, q)
+				})
+				p.hungUp = ended
+				got := s.as(aliceUID, append([]string{"sudo", "-n"}, c.args...)...)
+				if strings.Contains(got.out, "has socket") || got.code != 0 && sentence != "what does not exist" {
+					t.Errorf("exit %d: %s", got.code, got.out)
+				}
+				select {
+				case <-ended:
+				case <-time.After(2 * time.Second):
+					t.Error("the connection did not end with sudo")
+				}
+				if p.kinds() != c.want {
+					t.Errorf("heard %q, want %q", p.kinds(), c.want)
+				}
+			})
+		}
 	}
 }

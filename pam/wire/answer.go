@@ -52,8 +52,8 @@ func DecodeAnswer(b []byte) (Answer, error) {
 	return a, nil
 }
 
-// ReadAnswer reads the one answer a connection carries, and then its end: a
-// stream that goes on after the answer is refused, as the C side refuses it.
+// ReadAnswer reads the one answer a connection carries, and then the stream's end: one
+// that goes on after the answer is refused, as the C side refuses it.
 func ReadAnswer(r io.Reader) (Answer, error) {
 	b, err := io.ReadAll(io.LimitReader(r, prefix+MaxAnswer+1))
 	if err != nil {
@@ -63,8 +63,8 @@ func ReadAnswer(r io.Reader) (Answer, error) {
 }
 
 // WriteAnswer writes a in one Write. An answer too long to send is sent as a bare
-// denial and reported. The caller closes the connection at once: until
-// then the C side waits.
+// denial and reported. The caller closes the connection for writing at
+// once: until then the C side waits.
 func WriteAnswer(w io.Writer, a Answer) error {
 	b, bad := EncodeAnswer(a)
 	if bad != nil {

@@ -35,19 +35,15 @@ type Open struct {
 	AuthInfo string // sshd's SSH_AUTH_INFO_0: "publickey TYPE BASE64", one line per method
 }
 
-// Begun tells that a session has begun into which Account's answer put the process:
-// open_session needed no question. It asks for nothing, opens nothing, and its answer
-// is not read by anyone.
+// Begun tells that the session which Account's answer named has begun: open_session
+// needed no question. It is said on the connection that the answer came by and on no
+// other, it asks for nothing and nothing answers it. That connection's end is the
+// session's.
 type Begun struct {
-	Service string
-	User    string // the account commands run as
-	RUser   string
-	RHost   string
-	TTY     string
-	Session string // Answer.Session, unchanged
+	User string // PAM_USER: the account that commands run as
 }
 
-// Close tells that the session Open or Begun began is over. Its answer is not read by anyone.
+// Close tells that the session Open began is over. Its answer is not read by anyone.
 type Close struct {
 	Service  string
 	User     string
@@ -80,9 +76,7 @@ func (q *Open) fields() []*string {
 	return []*string{&q.Service, &q.User, &q.RUser, &q.RHost, &q.TTY, &q.AuthInfo}
 }
 
-func (q *Begun) fields() []*string {
-	return []*string{&q.Service, &q.User, &q.RUser, &q.RHost, &q.TTY, &q.Session}
-}
+func (q *Begun) fields() []*string { return []*string{&q.User} }
 
 func (q *Close) fields() []*string {
 	return []*string{&q.Service, &q.User, &q.RUser, &q.RHost, &q.TTY, &q.AuthInfo}
