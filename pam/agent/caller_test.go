@@ -200,7 +200,12 @@ type serving struct {
 // serve starts the machine's agent for the length of the test.
 func (m *machine) serve() *serving {
 	m.t.Helper()
-	a := m.start()
+	return m.run(m.start())
+}
+
+// run has an agent answer on real sockets for the length of the test.
+func (m *machine) run(a *Agent) *serving {
+	m.t.Helper()
 	dir, err := os.MkdirTemp("", "pim")
 	if err != nil {
 		m.t.Fatal(err)

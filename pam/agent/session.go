@@ -46,11 +46,12 @@ func (s session) cgroup() string { return s.Stem.Unit() + "/" + s.name() }
 // sessions is the registry of what runs, mirrored in dir (on /run) so that a restarted agent knows which session
 // belongs to which grants.
 type sessions struct {
-	dir  string
-	disk sync.Mutex // over dir; taken before mu
-	mu   sync.Mutex
-	all  map[uint64]session
-	top  uint64 // the highest number ever given
+	dir   string
+	disk  sync.Mutex // over dir; taken before mu
+	mu    sync.Mutex
+	all   map[uint64]session
+	top   uint64 // the highest number ever given
+	lines int    // how many in all have a line
 
 	ready map[broker.Stem]prepared // for the next session, one in each unit
 }
@@ -116,6 +117,9 @@ func (r *sessions) open(s session, unit Place) (session, error) {
 	defer r.mu.Unlock()
 	s.seat = seat
 	r.all[n] = s // only now: an empty cgroup of a known session is swept away
+	if s.line {
+		r.lines++
+	}
 	return s, nil
 }
 
@@ -189,10 +193,18 @@ func (r *sessions) begin(n uint64, account statement.Account, at statement.Time)
 func (r *sessions) hungUp(n uint64) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if s, known := r.all[n]; known {
+	if s, known := r.all[n]; known && s.line {
 		s.line = false
 		r.all[n] = s
+		r.lines--
 	}
+}
+
+// listening is how many sessions have a line.
+func (r *sessions) listening() int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.lines
 }
 
 // prepare makes and opens the cgroup of the next session in a grant's unit, so that its start need not.

@@ -20,12 +20,8 @@ type Sockets struct {
 	Principals *net.UnixListener
 }
 
-const (
-	// exchange is how long one question and its answer may take: the C side gives up after 0.8 s.
-	exchange = 700 * time.Millisecond
-	// atOnce is how many questions one socket answers at a time; more wait in the backlog.
-	atOnce = 64
-)
+// exchange is how long one question and its answer may take: the C side gives up after 0.8 s.
+const exchange = 700 * time.Millisecond
 
 // ListenOwn makes the two sockets without systemd. The PAM socket is root's from the first moment; who may connect to
 // the other is widened after it exists, never narrowed.
@@ -55,12 +51,10 @@ func listen(path string, group int, mode os.FileMode) (*net.UnixListener, error)
 	return l, nil
 }
 
-// serve answers both sockets until ctx ends, and returns when the last answer is given.
+// serve answers both sockets until ctx ends, and returns when the last answer is given. It closes both.
 func (a *Agent) serve(ctx context.Context, s Sockets) error {
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
-	closing := context.AfterFunc(ctx, func() { _ = errors.Join(s.PAM.Close(), s.Principals.Close()) })
-	defer closing()
 	var group sync.WaitGroup
 	errs := make([]error, 2)
 	group.Go(func() { errs[0] = a.listen(ctx, s.PAM, a.mayAskPAM); stop() })
@@ -69,89 +63,48 @@ func (a *Agent) serve(ctx context.Context, s Sockets) error {
 	return errors.Join(errs...)
 }
 
-// listen accepts until ctx ends. At most atOnce connections are held; the rest wait in the kernel and, if it takes too
-// long, are refused by their own deadline.
+// listen answers what connects until ctx ends.
 func (a *Agent) listen(ctx context.Context, l *net.UnixListener, may func(wire.Question, *peer) error) error {
-	var group sync.WaitGroup
-	defer group.Wait()
-	slots := make(chan struct{}, atOnce)
-	for {
-		slots <- struct{}{}
-		conn, err := a.accept(ctx, l)
-		if ctx.Err() != nil {
-			if err == nil {
-				_ = conn.Close() // nobody is answered any more
-			}
-			return nil
-		}
+	name := l.Addr().String()
+	d, err := newDoor(l, a.Clock, a.Log.With("socket", name))
+	if err != nil {
+		return fmt.Errorf("%s: %w", name, err)
+	}
+	return d.serve(ctx, func(t *talk) {
+		placed, err := a.converse(ctx, t, may)
 		if err != nil {
-			return err
+			a.Log.Warn("question refused", "socket", name, "error", err)
 		}
-		group.Go(func() {
-			defer conn.Close()
-			placed, err := a.converse(ctx, conn, may)
-			<-slots
-			if err != nil {
-				a.Log.Warn("question refused", "socket", l.Addr().String(), "error", err)
-			}
-			if placed.line {
-				a.attend(ctx, conn, placed)
-			}
-		})
-	}
-}
-
-// scarce is how long accept waits for what the machine is out of: descriptors, memory.
-const scarce = 100 * time.Millisecond
-
-// accept waits for the next connection. A machine that has no descriptor or memory left for one now has it again later, and
-// the agent is still there then.
-func (a *Agent) accept(ctx context.Context, l *net.UnixListener) (*net.UnixConn, error) {
-	for said := false; ; said = true {
-		conn, err := l.AcceptUnix()
-		switch {
-		case err == nil:
-			return conn, nil
-		case ctx.Err() != nil:
-			return nil, ctx.Err()
-		case errors.Is(err, net.ErrClosed):
-			return nil, fmt.Errorf("socket: %w", err)
-		case !said:
-			a.Log.Error("no connection taken, trying again", "socket", l.Addr().String(), "error", err)
+		if placed.line {
+			line := t.keep()
+			d.attending.Go(func() { a.attend(ctx, line, placed) })
 		}
-		select {
-		case <-ctx.Done():
-		case <-a.Clock.After(scarce):
-		}
-	}
+	})
 }
 
 // converse takes one question and gives one answer; without an answer the other side refuses. It returns the session that
 // the answer names, of which more is heard on the connection.
-func (a *Agent) converse(ctx context.Context, conn *net.UnixConn, may func(wire.Question, *peer) error) (session, error) {
-	ctx, cancel := context.WithTimeout(ctx, exchange) // also for what waits for a grant to open
+func (a *Agent) converse(ctx context.Context, t *talk, may func(wire.Question, *peer) error) (session, error) {
+	ctx, cancel := context.WithTimeout(ctx, exchange) // for what waits for a grant to open
 	defer cancel()
-	if err := conn.SetDeadline(time.Now().Add(exchange)); err != nil { // a timer of the kernel's, not a window: real time
-		return session{}, err
-	}
-	p, err := peerOf(conn)
+	p, err := peerOf(t.fd)
 	if err != nil {
-		return session{}, err
+		return session{}, fmt.Errorf("peer: %w", err)
 	}
 	defer p.close()
-	q, err := wire.ReadQuestion(conn)
+	q, err := wire.ReadQuestion(t)
 	if err != nil {
 		return session{}, fmt.Errorf("pid %d: %w", p.PID, err)
 	}
 	if err := may(q, p); err != nil {
-		return session{}, errors.Join(err, wire.WriteAnswer(conn, wire.Answer{}))
+		return session{}, errors.Join(err, wire.WriteAnswer(t, wire.Answer{}))
 	}
 	if _, told := q.(*wire.Close); told {
 		a.closedBy(p) // the module tells and goes: nobody reads an answer
 		return session{}, nil
 	}
 	answer, r := a.answer(ctx, q, p)
-	err = errors.Join(wire.WriteAnswer(conn, answer), conn.CloseWrite()) // the other side reads to the end
+	err = errors.Join(wire.WriteAnswer(t, answer), t.saidAll()) // the other side reads to the end
 	if r.then != nil {
 		r.then()
 	}
@@ -160,16 +113,16 @@ func (a *Agent) converse(ctx context.Context, conn *net.UnixConn, may func(wire.
 
 // attend hears on the connection that placed a session what becomes of it: that it begins, and that it is over when the last
 // process is gone that holds the other end. Nothing said here opens, moves or keeps anything.
-func (a *Agent) attend(ctx context.Context, conn *net.UnixConn, s session) {
+func (a *Agent) attend(ctx context.Context, line io.ReadCloser, s session) {
 	defer a.sessions.hungUp(s.N)
-	stop := context.AfterFunc(ctx, func() { _ = conn.Close() })
+	stop := context.AfterFunc(ctx, func() { _ = line.Close() })
 	defer stop()
-	_ = conn.SetDeadline(time.Time{}) // it ends when it ends; where that fails it has
-	q, err := wire.ReadQuestion(conn)
+	defer line.Close()
+	q, err := wire.ReadQuestion(line)
 	if begun, said := q.(*wire.Begun); said {
 		a.begun(s, begun)
 	}
-	more, _ := io.Copy(io.Discard, conn)
+	more, _ := io.Copy(io.Discard, line)
 	if ctx.Err() != nil {
 		return // the next agent hears no more of it, and looks at what lives
 	}

@@ -26,8 +26,8 @@ func (a *Agent) accountSudo(q *wire.Account, p *peer) ruling {
 		return r
 	}
 	as := runAs(live)
-	if len(as) > maxRunAs {
-		return ruling{allow: true} // no answer has room for it: open_session is asked
+	if len(as) > maxRunAs || a.sessions.listening() >= a.most.lines {
+		return ruling{allow: true} // no room for it: open_session is asked
 	}
 	r = a.place(live, session{Process: process{PID: p.PID}, Service: q.Service, line: true}, p)
 	r.runAs = as

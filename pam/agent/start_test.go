@@ -410,6 +410,35 @@ func TestAccountPlacesNobodyWhenItsAnswerHasNoRoom(t *testing.T) {
 	}
 }
 
+// Whoever starts sudo after sudo has the agent keep so many connections and no more; what comes then asks in open_session.
+func TestTheConnectionsKeptAreBounded(t *testing.T) {
+	w := forger.New(t, nil)
+	m := newMachine(t, w)
+	m.enforce()
+	stem := m.feed(db("alice", "db1")(w))
+	a := m.start()
+	a.most.lines = 2
+	s := m.run(a)
+	s.settled()
+	first, second, third := newCaller(t, aliceUID, 0), newCaller(t, aliceUID, 0), newCaller(t, aliceUID, 0)
+	for _, sudo := range []*callerProcess{first, second} {
+		if got := sudo.say(s.pam, sudoAccount("alice")); got.Session == "" {
+			t.Fatalf("%+v", got)
+		}
+	}
+	if got := third.say(s.pam, sudoAccount("alice")); !got.Allow || got.Session != "" || strings.Contains(third.cgroups(), stem.Unit()) {
+		t.Errorf("%+v in %s", got, third.cgroups())
+	}
+	if got := third.say(s.pam, sudoOpen("alice", "postgres")); !got.Allow || !strings.Contains(third.cgroups(), stem.Unit()) {
+		t.Errorf("%+v in %s", got, third.cgroups())
+	}
+	first.end()
+	waitFor(t, "room again", func() bool { return s.sessions.listening() < 2 })
+	if got := third.say(s.pam, sudoAccount("alice")); got.Session == "" {
+		t.Errorf("%+v", got)
+	}
+}
+
 func TestAccountPlacesNobodyElse(t *testing.T) {
 	for sentence, c := range map[string]struct {
 		enforcing bool
