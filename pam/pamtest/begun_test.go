@@ -29,6 +29,27 @@ func placedAs(session, runAs string) script {
 	}
 }
 
+// placing is an honest agent: it does put whoever asks in account into the session's cgroup.
+func placing(t testing.TB, where, runAs string) script {
+	say := placedAs(session, runAs)
+	return func(c *net.UnixConn, q wire.Question) {
+		raw, err := c.SyscallConn()
+		if err == nil {
+			_ = raw.Control(func(fd uintptr) {
+				var cred *unix.Ucred
+				if cred, err = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED); err == nil {
+					err = os.WriteFile(filepath.Join(where, "cgroup.procs"), fmt.Append(nil, cred.Pid), 0)
+				}
+			})
+		}
+		if err != nil {
+			t.Errorf("not placed: %v", err)
+			return
+		}
+		say(c, q)
+	}
+}
+
 // One run has its allowance from account already; every other is asked about in open_session, which refuses here.
 func TestAccountsAllowanceOpensOnlyForTheAccountAndThePlaceItNames(t *testing.T) {
 	s, module := newSandbox(t), buildModule(t)
@@ -287,16 +308,7 @@ func TestF2SudoBeginsOnTheConnectionThatPlacedIt(t *testing.T) {
 		} {
 			t.Run(strings.TrimSpace(defaults)+", "+sentence, func(t *testing.T) {
 				ended := make(chan struct{})
-				p := s.agent(t, func(conn *net.UnixConn, q wire.Question) {
-					raw, err := conn.SyscallConn()
-					must(t, err)
-					must(t, raw.Control(func(fd uintptr) {
-						cred, err := unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED)
-						must(t, err)
-						must(t, os.WriteFile(filepath.Join(where, "cgroup.procs"), fmt.Append(nil, cred.Pid), 0))
-					}))
-					placedAs(session, "root postgres alice")(conn, q)
-				})
+				p := s.agent(t, placing(t, where, "root postgres alice"))
 				p.hungUp = ended
 				got := s.as(aliceUID, append([]string{"sudo", "-n"}, c.args...)...)
 				if strings.Contains(got.out, "has socket") || got.code != 0 && sentence != "what does not exist" {
