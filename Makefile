@@ -38,7 +38,7 @@ pim-ssh pim-brokerd: # neither needs C
 	@CGO_ENABLED=0 $(GO_BUILD) -o build/ ./cmd/$@
 pim-hostd:
 	@CGO_ENABLED=1 $(GO_BUILD) -o build/ ./cmd/$@
-build/pam_pim.so: pam/module/pam_pim.c pam/module/client.c pam/module/client.h Makefile
+build/pam_pim.so: $(addprefix pam/module/,pam_pim.c governed.c cgroup.c client.c client.h host.h) Makefile
 	@mkdir -p build && $(CC) $(CFLAGS) -shared -fPIC -Wl,-z,defs -o $@.$$$$ $(filter %.c,$^) -lpam && mv $@.$$$$ $@
 build/pim-principals: pam/module/pim_principals.c pam/module/client.c pam/module/client.h Makefile
 	@mkdir -p build && $(CC) $(CFLAGS) -fPIE -pie -o $@.$$$$ $(filter %.c,$^) && mv $@.$$$$ $@
