@@ -17,7 +17,7 @@ CURVE := crypto/internal/fips140/edwards25519/...
 RUN ?= .
 FUZZTIME ?= 30s
 SOAK ?= 10
-.PHONY: help deps build pim-ssh pim-brokerd pim-hostd package check test process-test lab-test demo fuzz bench soak clean
+.PHONY: help deps build pim-ssh pim-brokerd pim-hostd package check lint unit race test process-test lab-test demo fuzz bench soak clean
 
 help: ## this list
 	@sed -nE 's/^([a-z-]+):.*## (.*)/\1\t\2/p' Makefile | expand -t 16
@@ -46,18 +46,20 @@ build/pim-principals: pam/module/pim_principals.c pam/module/client.c pam/module
 package: build ## the Debian packages, into build/: the same bytes for the same commit
 	@VERSION=$(VERSION) NFPM=$(NFPM) packaging/nfpm/build.sh
 
-check: deps ## vet, staticcheck, layout, unit tests, the rules under the race detector too; under two minutes
+check: lint ## vet, staticcheck, layout, unit tests, the rules under the race detector too; under two minutes
+	@$(MAKE) -s -j2 -O unit race # either waits as much as it works
+lint: deps
 	@unformatted=$$(gofmt -l $(wildcard broker certs cluster cmd pam packaging)); [ -z "$$unformatted" ] || { echo "gofmt -w" $$unformatted >&2; exit 1; }
 	go vet -tags lab ./... && shellcheck -x -P packaging/lab packaging/lab/lab packaging/lab/*.sh packaging/nfpm/{build.sh,*.{postinst,prerm,postrm}} .ci/*
 	go run $(STATICCHECK) -tags lab ./...
-	.ci/gotest -short -p 8 $$(go list ./... | grep -vxF "$$(go list $(PROCESSES))") # -short: a fifth of the random runs; all in make soak
-	.ci/gotest -short -p 8 -race '-gcflags=$(CURVE)=-race=0' $(RACED)
+unit: # -short: a fifth of the random runs; all of them in make soak
+	@.ci/gotest -short -p 4 $$(go list ./... | grep -vxF "$$(go list $(PROCESSES))")
+race:
+	@.ci/gotest -short -p 4 -race '-gcflags=$(CURVE)=-race=0' $(RACED)
 
 test: check process-test lab-test ## everything
-
 process-test: deps ## the tests that drive real brokers, sshd, sudo and su on this machine
 	@.ci/gotest -short $(PROCESSES)
-
 lab-test: deps ## the tests on real machines; RUN=TestName picks
 	@.ci/gotest -tags lab -count=1 -parallel 6 -timeout 60m -run '$(RUN)' ./packaging/lab/...
 
