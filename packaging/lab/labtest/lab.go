@@ -72,7 +72,10 @@ func (l *Lab) Do(t testing.TB, args ...string) Result {
 // Cut takes a machine's network away.
 func (l *Lab) Cut(t testing.TB, machine string) { t.Helper(); l.Do(t, "cut", machine) }
 
-// Heal gives it back.
+// CutTo loses what one machine sends to another, and only that, without a word to either.
+func (l *Lab) CutTo(t testing.TB, from, to string) { t.Helper(); l.Do(t, "cut", from, "--to", to) }
+
+// Heal undoes Cut, and every CutTo from that machine.
 func (l *Lab) Heal(t testing.TB, machine string) { t.Helper(); l.Do(t, "heal", machine) }
 
 // Kill ends pim-ssh's daemon on a machine by SIGKILL, and keeps it dead until Start.
