@@ -26,7 +26,7 @@ func (t *turn) adoptPolicy(c Command) (Outcome, error) {
 	}
 	adopted := &PolicyAdopted{Revision: next.Ref().Revision, Proof: p}
 	if t.s.index == 0 && c.Rules > 1 {
-		adopted.Rules = c.Rules
+		adopted.Rules, adopted.Founding = c.Rules, c.Founding
 	}
 	if err := t.keepsAVoter(next); err != nil {
 		return Outcome{}, err
@@ -74,7 +74,7 @@ func (t *turn) forked(fork *policy.Fork, p statement.Proof) (Outcome, error) {
 // keepsAVoter refuses a policy that lists none of the brokers that vote: nobody could ever decide anything again.
 func (t *turn) keepsAVoter(next policy.Chain) error {
 	now := t.s.voters(t.chain)
-	if t.s.Rules() < 2 || t.s.index == uint64(len(t.s.adopted)) || len(now) == 0 || len(t.s.voters(next)) > 0 {
+	if t.s.Rules() < 2 || t.s.founds(next.Ref().Revision, t.s.index) || len(now) == 0 || len(t.s.voters(next)) > 0 {
 		return nil
 	}
 	return Refuse(Denied, "list it, or add another one first: pim-ssh cluster add", "the policy lists no broker that has a vote (%s has)", now)

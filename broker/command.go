@@ -44,12 +44,13 @@ const (
 // Command is one proposal to the cluster. The leader stamps At and adds nothing else of its own: everything meant
 // stands in the proof.
 type Command struct {
-	V     int             `json:"v"`
-	At    statement.Time  `json:"at"` // the leader's clock
-	Kind  CommandKind     `json:"kind"`
-	Rules int             `json:"rules"`          // see Under
-	Proof statement.Proof `json:"proof,omitzero"` // of every kind but Tick
-	State *StateAt        `json:"state,omitzero"` // of Tick only, and optional there
+	V        int             `json:"v"`
+	At       statement.Time  `json:"at"` // the leader's clock
+	Kind     CommandKind     `json:"kind"`
+	Rules    int             `json:"rules"`             // see Under
+	Founding uint64          `json:"founding,omitzero"` // of the first: on how many policy revisions the deployment is founded
+	Proof    statement.Proof `json:"proof,omitzero"`    // of every kind but Tick
+	State    *StateAt        `json:"state,omitzero"`    // of Tick only, and optional there
 }
 
 // StateAt is the leader's state digest once it had applied every event below Index. A broker at the same index with

@@ -10,12 +10,11 @@ import (
 
 // Epoch is what an operator's restore began. What was asked before it is void. The zero Epoch is the time before the first.
 type Epoch struct {
-	Number   uint64           `json:"number"`   // 1 or more; higher than every one before it
-	Begun    statement.Time   `json:"begun"`    // when the operator signed
-	Person   statement.Person `json:"person"`   // the operator
-	Index    uint64           `json:"index"`    // of its EpochBegun
-	Revision uint64           `json:"revision"` // of the policy then in force, whose brokers founded it
-	Proof    statement.Proof  `json:"proof"`    // the restore statement
+	Number uint64           `json:"number"` // 1 or more; higher than every one before it
+	Begun  statement.Time   `json:"begun"`  // when the operator signed
+	Person statement.Person `json:"person"` // the operator
+	Index  uint64           `json:"index"`  // of its EpochBegun
+	Proof  statement.Proof  `json:"proof"`  // the restore statement
 }
 
 // Epoch returns the newest epoch; the zero Epoch when nothing was ever restored.
@@ -132,6 +131,6 @@ func (s *State) begin(e *EpochBegun) {
 			}
 		})
 	}
-	s.cluster.Rules = e.Rules
-	s.cluster.Epoch = &Epoch{Number: e.Epoch, Begun: body.Created, Person: e.Person, Index: e.Index, Revision: s.chain.Ref().Revision, Proof: e.Proof}
+	s.cluster.Rules, s.cluster.Founding = e.Rules, s.chain.Ref().Revision
+	s.cluster.Epoch = &Epoch{Number: e.Epoch, Begun: body.Created, Person: e.Person, Index: e.Index, Proof: e.Proof}
 }

@@ -126,7 +126,8 @@ type CertificateIssued struct {
 type PolicyAdopted struct {
 	EventHead `json:",embed"`
 	Revision  uint64          `json:"revision"`
-	Rules     int             `json:"rules,omitzero"` // with the first: the rules that the deployment begins under, unless 1
+	Rules     int             `json:"rules,omitzero"`    // with the first: the rules that the deployment begins under, unless 1
+	Founding  uint64          `json:"founding,omitzero"` // with the first, from rules 2 on: the revision whose brokers found the cluster
 	Proof     statement.Proof `json:"proof"`
 }
 
@@ -305,7 +306,7 @@ func checkRulesIn(e Event) error {
 	rules, least := 0, 0
 	switch e := e.(type) {
 	case *PolicyAdopted:
-		if rules = e.Rules; rules == 0 {
+		if rules = e.Rules; rules == 0 && e.Founding == 0 {
 			return nil
 		}
 		least = 2

@@ -205,7 +205,7 @@ func (s *State) adopt(e *PolicyAdopted) {
 	s.chain, s.forked = next, 0
 	s.adopted = append(s.adopted, e.Index)
 	if e.Index == 0 {
-		s.cluster.Rules = e.Rules
+		s.cluster.Rules, s.cluster.Founding = e.Rules, e.Founding
 	}
 	s.dropUnlisted(before.Brokers, e)
 	for stem := range s.open {

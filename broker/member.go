@@ -14,10 +14,11 @@ import (
 // cluster is what operators said of who replicates the record, and under which rules. The zero value is a deployment under
 // rules 1 whose founding brokers all stand. Its lists are replaced, never changed in place.
 type cluster struct {
-	Rules   int       `json:"rules,omitzero"`    // in force; 0 means 1, and 1 is never written
-	Members []Member  `json:"members,omitempty"` // those added, sorted by name
-	Removed []Removal `json:"removed,omitempty"` // sorted by name and disk; kept for ever
-	Epoch   *Epoch    `json:"epoch,omitempty"`   // the newest; nil: no restore ever
+	Rules    int       `json:"rules,omitzero"`    // in force; 0 means 1, and 1 is never written
+	Founding uint64    `json:"founding,omitzero"` // the policy revision whose brokers founded the cluster, or its epoch; 0: begun under rules 1, not known
+	Members  []Member  `json:"members,omitempty"` // those added, sorted by name
+	Removed  []Removal `json:"removed,omitempty"` // sorted by name and disk; kept for ever
+	Epoch    *Epoch    `json:"epoch,omitempty"`   // the newest; nil: no restore ever
 }
 
 // Member is a broker that an operator added.
@@ -270,14 +271,14 @@ func (s *State) owner(disk statement.Disk) (statement.BrokerName, bool) {
 	return "", false
 }
 
-// mayHaveFounded reports whether a broker may be a member since the beginning. The state does not know where the founding
-// chain ended, only that it came before everything but policies.
+// mayHaveFounded reports whether a broker may be a member since the beginning. A deployment that began under rules 1 does not
+// know where its founding chain ended, only that it came before everything but policies.
 func (s *State) mayHaveFounded(name statement.BrokerName) bool {
 	if _, removed := s.Removal(name, ""); removed {
 		return false
 	}
-	if s.cluster.Epoch != nil {
-		doc, known := s.chain.At(s.cluster.Epoch.Revision)
+	if s.cluster.Founding > 0 {
+		doc, known := s.chain.At(s.cluster.Founding)
 		return known && lists(doc, name)
 	}
 	for i, index := range s.adopted {
@@ -333,7 +334,7 @@ func (s *State) expel(r Removal) {
 // dropUnlisted removes for ever what a policy just adopted no longer lists: a broker that is listed again later is another
 // one. The founding chain may still list and drop as it likes.
 func (s *State) dropUnlisted(before map[statement.BrokerName]policy.Broker, e *PolicyAdopted) {
-	if s.Rules() < 2 || e.Index < uint64(len(s.adopted)) {
+	if s.Rules() < 2 || s.founds(e.Revision, e.Index) {
 		return
 	}
 	for _, name := range slices.Sorted(maps.Keys(before)) {
@@ -346,13 +347,21 @@ func (s *State) dropUnlisted(before map[statement.BrokerName]policy.Broker, e *P
 	}
 }
 
+// founds reports whether a revision, adopted at an index, belongs to the founding chain, or may.
+func (s *State) founds(revision, index uint64) bool {
+	if s.cluster.Founding > 0 {
+		return revision <= s.cluster.Founding
+	}
+	return index < revision
+}
+
 // check holds a decoded value to its one spelling and to the rules this code knows.
 func (c cluster) check() error {
 	if c.Rules > Rules {
 		return fmt.Errorf("state under rules %d: %w", c.Rules, ErrUnknownVersion)
 	}
 	ordered := inOrder(c.Members, func(a, b Member) int { return compareMember(a, b.Name) }) && inOrder(c.Removed, compareRemovals)
-	if c.Rules == 1 || c.Rules < 0 || c.Rules == 0 && (len(c.Members)+len(c.Removed) > 0 || c.Epoch != nil) || !ordered || !c.Epoch.sound() {
+	if c.Rules == 1 || c.Rules < 0 || c.Rules == 0 && (c.Founding > 0 || len(c.Members)+len(c.Removed) > 0 || c.Epoch != nil) || !ordered || !c.Epoch.sound() {
 		return errors.New("state: the cluster is not in canonical form")
 	}
 	return nil

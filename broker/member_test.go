@@ -192,6 +192,38 @@ func TestAPolicyThatDropsABrokerRemovesItForEver(t *testing.T) {
 	}
 }
 
+// A deployment that begins under rules 2 knows exactly who founded it: one broker can become three at once.
+func TestWhoFoundedTheClusterIsKnownFromTheFirstEvent(t *testing.T) {
+	for name, c := range map[string]struct {
+		founding uint64
+		listed   [][]statement.BrokerName // by the revisions after the first
+		added    statement.BrokerName
+		founded  statement.BrokerName
+	}{
+		"founded on one revision, listed at once":   {1, [][]statement.BrokerName{{"b1", "b2"}}, "b2", "b1"},
+		"founded on two revisions":                  {2, [][]statement.BrokerName{{"b1", "b2"}, {"b1", "b2", "b3"}}, "b3", "b2"},
+		"founded on a revision that dropped one":    {2, [][]statement.BrokerName{{"b2", "b3"}, {"b1", "b2", "b3"}}, "b1", "b2"},
+		"founded on a revision that listed it anew": {3, [][]statement.BrokerName{{"b2"}, {"b1", "b2"}, {"b1", "b2", "b4"}}, "b4", "b1"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			sc := &scene{t: t, s: NewState(), now: dawn}
+			first := sc.command(signPolicy(t, labPolicy(t), "dave"))
+			first.Rules, first.Founding = 2, c.founding
+			if _, err := sc.apply(first); err != nil {
+				t.Fatal(err)
+			}
+			for _, names := range c.listed {
+				sc.must(sc.revises(listing(t, names...)))
+			}
+			sc.refused(Conflict, sc.adds("dave", c.founded, disk("x"), false))
+			sc.must(sc.adds("dave", c.added, disk("x"), false))
+			if err := refoldingAgrees(&walk{scene: sc}); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}
+
 // Founding brokers are those of the newest revision of the founding chain, which the state cannot tell from policies that
 // follow at once: until one is removed it counts as a founding one.
 func TestTheFoundingChainMayListAndDrop(t *testing.T) {
@@ -238,13 +270,14 @@ func TestASnapshotOfAClusterThatWasTouchedIsRefused(t *testing.T) {
 	names := string(data[bytes.Index(data, []byte(`"members":[`)):])
 	second := names[strings.Index(names, `},{`)+2 : strings.Index(names, `]`)]
 	cases := map[string][2]string{
-		"rules of a later build":    {`"rules":2`, `"rules":3`},
-		"rules written though 1":    {`"rules":2`, `"rules":1`},
-		"members without the rules": {`"rules":2,`, ``},
-		"members out of order":      {names[:strings.Index(names, `]`)], `"members":[` + second + `,` + names[len(`"members":[`):strings.Index(names, `},{`)+1]},
-		"a member twice":            {second, second + `,` + second},
-		"an odd disk":               {string(disk("z")), "../../../../../../../../../etc/abc"},
-		"an unknown member":         {`"cluster":{`, `"cluster":{"x":1,`},
+		"rules of a later build":     {`"rules":2`, `"rules":3`},
+		"rules written though 1":     {`"rules":2`, `"rules":1`},
+		"members without the rules":  {`"rules":2,`, ``},
+		"founders without the rules": {`"cluster":{"rules":2,`, `"cluster":{"founding":1,`},
+		"members out of order":       {names[:strings.Index(names, `]`)], `"members":[` + second + `,` + names[len(`"members":[`):strings.Index(names, `},{`)+1]},
+		"a member twice":             {second, second + `,` + second},
+		"an odd disk":                {string(disk("z")), "../../../../../../../../../etc/abc"},
+		"an unknown member":          {`"cluster":{`, `"cluster":{"x":1,`},
 	}
 	for name, c := range cases {
 		touched := bytes.Replace(data, []byte(c[0]), []byte(c[1]), 1)

@@ -96,12 +96,13 @@ func TestANewDeploymentBeginsUnderTheNewestRules(t *testing.T) {
 		t.Fatal(err)
 	}
 	s := NewState()
+	c.Founding = 1
 	d, err := Decide(s, c.Under(s))
 	if err != nil {
 		t.Fatal(err)
 	}
 	leaf, err := EncodeEvent(d.Events[0])
-	if err != nil || !bytes.Contains(leaf, []byte(`"rules":2,"proof":`)) {
+	if err != nil || !bytes.Contains(leaf, []byte(`"rules":2,"founding":1,"proof":`)) {
 		t.Errorf("%s: %v", leaf, err)
 	}
 	Evolve(s, d.Events[0])
@@ -115,6 +116,9 @@ func TestANewDeploymentBeginsUnderTheNewestRules(t *testing.T) {
 	}
 	if _, err := DecodeEvent(bytes.Replace(leaf, []byte(`"rules":2,`), []byte(`"rules":3,`), 1)); !MustStop(err) {
 		t.Errorf("rules of a later build: %v", err)
+	}
+	if _, err := DecodeEvent(bytes.Replace(leaf, []byte(`"rules":2,`), nil, 1)); err == nil {
+		t.Error("founders under rules 1")
 	}
 	if _, err := DecodeEvent(bytes.Replace(leaf, []byte(`"index":0,`), []byte(`"index":7,`), 1)); err == nil {
 		t.Error("a deployment began in the middle")

@@ -88,10 +88,13 @@ func (n *Node) found(ctx context.Context) error {
 		}
 		return n.machine.read(fn)
 	}
-	for _, proof := range n.begin.missing(have, epoch) {
+	for i, proof := range n.begin.missing(have, epoch) {
 		command, err := broker.CommandFor(proof, 0)
 		if err != nil {
 			return err
+		}
+		if have == 0 && i == 0 {
+			command.Founding = uint64(len(n.begin.proofs))
 		}
 		if _, err := n.propose(ctx, command, look); err != nil {
 			return err

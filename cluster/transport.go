@@ -28,8 +28,8 @@ type Wire struct {
 type Peers interface {
 	// Index asks a broker, which must lead, how many events there are by now.
 	Index(ctx context.Context, leader statement.BrokerName) (uint64, error)
-	// Sum asks a broker, which must lead, for the sum of the first so many events, of which there are so many. ErrNoSums
-	// says that its build makes none.
+	// Sum asks a broker for the sum of the first so many events, of which it has so many. ErrNoSums says that its build
+	// makes none. That broker must not have to find out first whether it leads: it may need the one that asks for that.
 	Sum(ctx context.Context, leader statement.BrokerName, events uint64) (statement.Hash, error)
 	// Status asks a broker, which need not lead, how it is.
 	Status(ctx context.Context, name statement.BrokerName) (Status, error)

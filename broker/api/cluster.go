@@ -42,6 +42,7 @@ type Cluster struct {
 	Asked   statement.BrokerName `json:"asked,omitzero"`  // whose view this is
 	Rules   int                  `json:"rules"`           // in force
 	Events  uint64               `json:"events"`          // how many there are
+	Epoch   uint64               `json:"epoch,omitzero"`  // the newest that a restore began; 0: none
 	Brokers []BrokerView         `json:"brokers"`
 }
 

@@ -50,12 +50,13 @@ type ensemble struct {
 	chain    policy.Chain
 	rules    int
 	events   uint64
+	epoch    uint64
 	members  []broker.Member
 	removals []broker.Removal
 }
 
 func ensembleOf(state *broker.State) ensemble {
-	return ensemble{state.Chain(), state.Rules(), state.Index(), state.Members(), state.Removals()}
+	return ensemble{state.Chain(), state.Rules(), state.Index(), state.Epoch().Number, state.Members(), state.Removals()}
 }
 
 // clusterStatus tells operators and auditors how the brokers are.
@@ -72,7 +73,7 @@ func (s *Server) clusterStatus(w http.ResponseWriter, r *http.Request) (any, err
 		return nil, err
 	}
 	self := s.member.Self()
-	answer := api.Cluster{Asked: self.Name, Leader: s.leader(r.Context(), self.Name, all.chain), Rules: all.rules, Events: all.events, Brokers: all.places(s.member.Seats())}
+	answer := api.Cluster{Asked: self.Name, Leader: s.leader(r.Context(), self.Name, all.chain), Rules: all.rules, Events: all.events, Epoch: all.epoch, Brokers: all.places(s.member.Seats())}
 	s.askAll(r.Context(), all, self, answer.Brokers)
 	return answer, nil
 }

@@ -86,6 +86,7 @@ func (s *stage) openNode(listener net.Listener) {
 	}))
 	config := cluster.Config{Name: "b1", Dir: s.t.TempDir(), Now: forger.Now, Log: io.Discard, Wire: cluster.Alone()}
 	config.Wire.Listener = s.front.Raft()
+	config.Wire.Who = func(net.Conn) (statement.BrokerName, error) { return "b1", nil } // nobody else has a key that enters
 	s.must(cluster.Bootstrap(config, s.world.Chain.Proofs()))
 	s.node, err = cluster.Open(config)
 	s.must(err)

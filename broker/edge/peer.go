@@ -39,18 +39,24 @@ func (s *Server) peerIndex(_ http.ResponseWriter, r *http.Request) (any, error) 
 	return answer, err
 }
 
-// peerSum tells another broker what to hold events to that it gets from anybody.
+// peerSum tells another broker what to hold events to that it gets from anybody. It asks nobody, and need not know that it
+// leads: what is in the log is committed, and who asks may be the one without whom nobody can be sure to lead.
 func (s *Server) peerSum(_ http.ResponseWriter, r *http.Request) (any, error) {
 	of, _, err := number(r, "of")
 	if err != nil {
 		return nil, err
 	}
-	var have uint64
-	if err := s.forPeer(r, func(state *broker.State) { have = state.Index() }); err != nil {
+	if err := s.aPeer(r); err != nil {
 		return nil, err
 	}
-	if of > have {
-		return nil, broker.Refuse(broker.Missing, "", "there are %d events", have)
+	if of > 0 {
+		last, _, err := s.cluster.Events(of-1, 1)
+		if err != nil {
+			return nil, err
+		}
+		if len(last) == 0 {
+			return nil, broker.Refuse(broker.Missing, "", "there is no event %d yet", of-1)
+		}
 	}
 	sum, err := s.cluster.Sum(of)
 	return api.PeerSum{Sum: sum}, err

@@ -18,6 +18,7 @@ type Options struct {
 	Storm   time.Duration // of virtual time in which things break; 0: 40 s
 	Think   time.Duration // between two things one person does; 0: 1.5 s
 	Faults  []string      // by name; nil: all
+	Restore time.Duration // how long a storm there is in a second epoch; 0: one seed in five has one of 15 s
 	Shape   Shape
 }
 
@@ -27,26 +28,41 @@ const (
 	startsWell = 20 * time.Second
 )
 
-// Run is one seed: a cluster, people, hosts, and what befalls them. What it was is judged by Verdict, outside the bubble.
+// Run is one seed: a cluster, people, hosts, and what befalls them, in one chapter or two: between them the brokers are
+// restored. What it was is judged by Verdict, outside the bubble.
 type Run struct {
 	Seed    uint64
 	options Options
 	cluster *Cluster
-	history *History
-	board   *board
 	hosts   []*host
 	faults  map[string]int
 
 	operating  sync.Mutex // held while operators change who is a member, or a disk is as good as lost
 	procedures sync.WaitGroup
 
-	mu     sync.Mutex
-	left   []leftover
-	starts []start
-	final  []ending
-	live   map[statement.HostName]map[statement.BrokerName][]broker.Stem // what a fresh host would let start, told by each broker
-	asked  statement.Time                                                // when
-	short  string                                                        // why it did not come to its end
+	mu       sync.Mutex
+	*chapter // the one that is written; nobody else is at work when the next begins
+	chapters []*chapter
+	short    string // why it did not come to its end
+}
+
+// chapter is what happened between two restores, or before the first.
+type chapter struct {
+	number  uint64
+	history *History
+	board   *board
+	left    []leftover
+	starts  []start
+	final   []ending
+	newborn []newborn
+	kept    [][]byte // the record that it went on from, when it began with a restore
+}
+
+// turn begins a chapter.
+func (r *Run) turn(kept [][]byte) {
+	r.chapter = &chapter{number: uint64(len(r.chapters)), history: &History{cluster: r.cluster}, board: &board{}, kept: kept}
+	r.chapters = append(r.chapters, r.chapter)
+	r.history.clock(0, 0)
 }
 
 // leftover is a statement whose outcome nobody was told.
@@ -64,20 +80,25 @@ type ending struct {
 	digest statement.Hash
 }
 
+// newborn is what a host that knows nothing would let start, as one broker told it.
+type newborn struct {
+	host  statement.HostName
+	by    statement.BrokerName
+	at    statement.Time
+	stems []broker.Stem
+}
+
 // Play runs one seed. It must be called inside a bubble of testing/synctest.
 func Play(t testing.TB, seed uint64, options Options) *Run {
 	t.Helper()
 	options = options.whole(seed)
-	r := &Run{Seed: seed, options: options, board: &board{}, faults: map[string]int{},
-		live: map[statement.HostName]map[statement.BrokerName][]broker.Stem{}}
+	r := &Run{Seed: seed, options: options, faults: map[string]int{}}
 	r.cluster = New(t, options.Brokers, seed, options.Shape)
-	r.history = &History{cluster: r.cluster}
-	r.history.clock(0, 0)
+	r.turn(nil)
 	for name, tier := range map[statement.HostName]string{"db1": "db", "db2": "db", "web1": "web"} {
 		r.hosts = append(r.hosts, r.machine(name, tier, seed))
 	}
 	r.short = r.whole()
-	r.history.close()
 	if err := r.cluster.Close(); err != nil {
 		r.cluster.log.note("closing: %v", err)
 	}
@@ -99,21 +120,25 @@ func (o Options) whole(seed uint64) Options {
 	if o.Shape.Snapshots == 0 && random.IntN(3) > 0 {
 		o.Shape.Snapshots, o.Shape.Trailing = 4+random.Uint64N(40), random.Uint64N(20)
 	}
+	if o.Restore == 0 && random.IntN(5) == 0 {
+		o.Restore = 15 * time.Second
+	}
 	return o
 }
 
 func (r *Run) world() *forger.World { return r.cluster.World }
 
-// bodyOf returns the request with these bytes, if anybody signed it.
-func (r *Run) bodyOf(hash statement.Hash) (statement.Request, bool) {
-	r.board.mu.Lock()
-	defer r.board.mu.Unlock()
-	for _, a := range r.board.all {
-		if a.proof.Hash() == hash {
-			return a.body, true
+// bodyOf returns the request with these bytes, if anybody signed it in this chapter.
+func (r *Run) bodyOf(hash statement.Hash) (statement.Request, bool) { return r.board.find(hash) }
+
+// before reports whether somebody signed a request with these bytes in an earlier chapter.
+func (r *Run) before(hash statement.Hash) bool {
+	for _, c := range r.chapters[:r.number] {
+		if _, known := c.board.find(hash); known {
+			return true
 		}
 	}
-	return statement.Request{}, false
+	return false
 }
 
 func (r *Run) started(s start) {
@@ -130,8 +155,7 @@ func (r *Run) leave(op *Op, proof statement.Proof) {
 
 // whole is a run from the first election to the last look. It returns why it did not come to its end.
 func (r *Run) whole() string {
-	background := context.Background()
-	begin, cancel := context.WithTimeout(background, startsWell)
+	begin, cancel := context.WithTimeout(context.Background(), startsWell)
 	defer cancel()
 	for _, h := range r.hosts {
 		if err := h.enrol(begin); err != nil {
@@ -141,10 +165,19 @@ func (r *Run) whole() string {
 	if err := r.list(begin); err != nil {
 		return err.Error()
 	}
-	ctx, stop := context.WithCancel(background)
+	if short := r.write(r.options.Storm); short != "" || r.options.Restore <= 0 {
+		return short
+	}
+	if err := r.restore(); err != nil {
+		return fmt.Sprintf("restore: %v", err)
+	}
+	return r.write(r.options.Restore)
+}
+
+// write is one chapter, from the first thing that people do to the last look.
+func (r *Run) write(storm time.Duration) string {
+	ctx, stop := context.WithCancel(context.Background())
 	var listening, working sync.WaitGroup
-	defer listening.Wait()
-	defer stop()
 	for _, h := range r.hosts {
 		listening.Go(func() { h.follow(ctx) })
 		listening.Go(func() { h.logins(ctx) })
@@ -153,21 +186,24 @@ func (r *Run) whole() string {
 		listening.Go(func() { r.onlook(ctx, name, uint64(n)) })
 	}
 	work, rest := context.WithCancel(ctx)
-	defer rest()
 	for _, c := range r.staff() {
 		working.Go(func() { c.work(work) })
 	}
-	r.storm(ctx)
+	r.storm(ctx, storm)
 	r.heal()
 	_ = pause(ctx, 4*time.Second) // people go on for a while in a cluster that is whole
 	rest()
 	working.Wait()
-	return r.settle(background)
+	short := r.settle(context.Background())
+	stop()
+	listening.Wait()
+	r.history.close()
+	return short
 }
 
 // onlook looks at a broker's state, as whoever answers people does, and keeps what it saw.
 func (r *Run) onlook(ctx context.Context, name statement.BrokerName, n uint64) {
-	d := roll(r.Seed, streamOnlook, n)
+	d := roll(r.Seed, streamOnlook+n, r.number)
 	for pause(ctx, d.upTo(600*time.Millisecond)) == nil {
 		if l := r.cluster.brokers[name].current(); l != nil {
 			r.lookAt(ctx, l)
@@ -194,15 +230,8 @@ func (r *Run) lookAt(ctx context.Context, l *life) bool {
 func (r *Run) settle(background context.Context) string {
 	ctx, cancel := context.WithTimeout(background, calm)
 	defer cancel()
-	for _, name := range r.cluster.Members() {
-		for {
-			if l := r.cluster.brokers[name].current(); l != nil && r.lookAt(ctx, l) {
-				break
-			}
-			if pause(ctx, 100*time.Millisecond) != nil {
-				return fmt.Sprintf("%s does not answer %s after the last fault", name, calm)
-			}
-		}
+	if err := r.answers(); err != nil {
+		return err.Error()
 	}
 	desk := &client{run: r, dice: roll(r.Seed, streamEnd, 0)}
 	for _, l := range r.left {
@@ -257,17 +286,15 @@ func (r *Run) last(ctx context.Context, name statement.BrokerName) error {
 
 // askFresh has a host that knows nothing listen to each broker, and keeps what it would let start.
 func (r *Run) askFresh(ctx context.Context) {
-	r.asked = r.cluster.Now()
 	for _, h := range r.hosts {
-		r.live[h.machine.Name] = map[statement.BrokerName][]broker.Stem{}
 		for _, name := range r.cluster.Members() {
-			newborn := &host{run: r, machine: h.machine, key: h.key, signer: h.signer, dice: h.dice}
-			newborn.wipe()
+			fresh := &host{run: r, machine: h.machine, key: h.key, signer: h.signer, dice: h.dice}
+			fresh.wipe()
 			heard, cancel := context.WithTimeout(ctx, time.Second) // the opening comes at once, and a beat that ends it
-			newborn.listen(heard, name)
+			fresh.listen(heard, name)
 			cancel()
-			r.asked = r.cluster.Now()
-			r.live[h.machine.Name][name] = newborn.grants()
+			now := r.cluster.Now()
+			r.newborn = append(r.newborn, newborn{h.machine.Name, name, now, fresh.grants(now)})
 		}
 	}
 }

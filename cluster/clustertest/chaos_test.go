@@ -19,6 +19,7 @@ var (
 	seeds   = flag.Uint64("seeds", 20, "how many seeds")
 	minutes = flag.Float64("minutes", 0, "begin no seed after so many minutes; 0: all of them")
 	first   = flag.Uint64("first", 1, "the first seed")
+	restore = flag.Duration("restore", 0, "how long a storm every seed has in a second epoch; 0: one in five")
 	keep    = flag.String("keep", os.TempDir(), "where the history of a bad seed is kept")
 )
 
@@ -40,7 +41,7 @@ func TestChaos(t *testing.T) {
 			break
 		}
 		good := t.Run(fmt.Sprintf("seed %d", seed), func(t *testing.T) {
-			run := play(t, seed, Options{})
+			run := play(t, seed, Options{Restore: *restore})
 			all.Add(run)
 			if wrong := run.Verdict(); len(wrong) > 0 {
 				file := filepath.Join(*keep, fmt.Sprintf("chaos-seed-%d.txt", seed))
@@ -78,7 +79,7 @@ func TestTheJudgeReports(t *testing.T) {
 			for seed := uint64(1); seed <= 10; seed++ {
 				var run *Run
 				synctest.Test(t, func(t *testing.T) {
-					run = Play(t, seed, Options{Storm: 20 * time.Second, Faults: c.faults, Shape: Shape{Broken: c.broken}})
+					run = Play(t, seed, Options{Storm: 20 * time.Second, Restore: -1, Faults: c.faults, Shape: Shape{Broken: c.broken}})
 				})
 				wrong := strings.Join(run.Verdict(), "\n")
 				if slices.ContainsFunc(c.words, func(w string) bool { return strings.Contains(wrong, w) }) {

@@ -62,8 +62,8 @@ func roll(seed, stream, step uint64) *dice {
 func (d *dice) upTo(most time.Duration) time.Duration { return time.Duration(d.Int64N(int64(most))) }
 
 // storm breaks one thing after the other, often several at once.
-func (r *Run) storm(ctx context.Context) {
-	ctx, cancel := context.WithTimeout(ctx, r.options.Storm)
+func (r *Run) storm(ctx context.Context, long time.Duration) {
+	ctx, cancel := context.WithTimeout(ctx, long)
 	defer cancel()
 	var lanes sync.WaitGroup
 	lanes.Go(func() { r.restart(ctx) })
@@ -75,7 +75,7 @@ func (r *Run) storm(ctx context.Context) {
 
 // lane does one fault after the other.
 func (r *Run) lane(ctx context.Context, lane uint64) {
-	for step := uint64(1); ; step++ {
+	for step := r.number<<20 + 1; ; step++ {
 		d := roll(r.Seed, lane, step)
 		if pause(ctx, d.upTo(4*time.Second)) != nil {
 			return
@@ -125,7 +125,7 @@ func (r *Run) note(format string, args ...any) { r.cluster.log.note("FAULT "+for
 
 // restart starts again what is down, after a while.
 func (r *Run) restart(ctx context.Context) {
-	for step := uint64(0); ; step++ {
+	for step := r.number << 20; ; step++ {
 		d := roll(r.Seed, streamRestart, step)
 		if pause(ctx, 100*time.Millisecond+d.upTo(2*time.Second)) != nil {
 			return

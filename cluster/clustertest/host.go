@@ -54,6 +54,7 @@ func (h *host) wipe() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.chain, h.after = h.run.world().Chain, nil
+	h.machine.Since = 0
 	h.dossiers, h.ended = map[broker.Stem]broker.Dossier{}, map[statement.Hash]bool{}
 }
 
@@ -152,12 +153,24 @@ func (h *host) take(frame api.Frame, opening bool, called int64, from statement.
 		if next, err := h.chain.Advance(*frame.Policy); err == nil {
 			h.chain = next
 		}
+	case frame.Restore != nil:
+		h.anew(*frame.Restore)
 	case frame.Ended != nil:
 		h.ended[frame.Ended.Request] = true
 		h.hear(frame.Ended.Request, frame.Ended.How)
 	case frame.Dossier != nil:
 		h.keep(*frame.Dossier, opening, called, from)
 	}
+}
+
+// anew takes the word that the brokers were restored: everything from before is void. The caller holds mu.
+func (h *host) anew(proof statement.Proof) {
+	body, err := broker.CheckRestore(h.chain, proof)
+	if err != nil {
+		h.run.cluster.wrong("%s was told a restore that nobody signed: %v", h.machine.Name, err)
+		return
+	}
+	h.machine.Since = max(h.machine.Since, body.Created)
 }
 
 // keep takes a dossier in. The caller holds mu.
@@ -180,7 +193,14 @@ func (h *host) keep(d broker.Dossier, opening bool, called int64, from statement
 // listed notes what a broker said of a grant when the stream began.
 func (h *host) listed(d broker.Dossier, called int64, from statement.Time) {
 	body, ok := h.run.bodyOf(d.Request.Hash())
-	if !ok {
+	switch {
+	case ok:
+	case h.run.before(d.Request.Hash()):
+		if d.Ended == nil {
+			h.run.cluster.wrong("%s was told of %s, from before the restore, as if it lived", h.machine.Name, d.Stem().Grant())
+		}
+		return
+	default:
 		h.run.cluster.wrong("%s was told a dossier of a request that nobody signed", h.machine.Name)
 		return
 	}
@@ -197,6 +217,9 @@ func (h *host) listed(d broker.Dossier, called int64, from statement.Time) {
 // hear notes that a broker said a grant or a request was over.
 func (h *host) hear(request statement.Hash, how broker.EndedHow) {
 	body, ok := h.run.bodyOf(request)
+	if !ok && h.run.before(request) {
+		return
+	}
 	if !ok {
 		h.run.cluster.wrong("%s was told the end of a request that nobody signed", h.machine.Name)
 		return
@@ -230,10 +253,11 @@ func (h *host) login() {
 		return
 	}
 	d := h.dossiers[stem]
-	body, _ := h.run.bodyOf(d.Request.Hash()) // keep has looked
-	op := &Op{Who: string(h.machine.Name), Did: DidStart, Wish: wishOf(body), About: d.Request.Hash()}
-	h.run.history.begin(op)
-	h.run.history.end(op, told{})
+	if body, ok := h.run.bodyOf(d.Request.Hash()); ok { // else it is from before a restore that this host has not heard of
+		op := &Op{Who: string(h.machine.Name), Did: DidStart, Wish: wishOf(body), About: d.Request.Hash()}
+		h.run.history.begin(op)
+		h.run.history.end(op, told{})
+	}
 	h.run.started(start{h.machine.Name, stem, now})
 }
 
@@ -247,13 +271,13 @@ func (h *host) live(stem broker.Stem, now statement.Time) bool {
 	return err == nil
 }
 
-// grants returns what this host would let start at this moment, sorted.
-func (h *host) grants() []broker.Stem {
+// grants returns what this host would let start at a moment, sorted.
+func (h *host) grants(now statement.Time) []broker.Stem {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	var found []broker.Stem
 	for stem := range h.dossiers {
-		if h.live(stem, h.run.cluster.Now()) {
+		if h.live(stem, now) {
 			found = append(found, stem)
 		}
 	}

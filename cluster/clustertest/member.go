@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"syscall"
 	"time"
 
@@ -82,7 +83,7 @@ func (r *Run) propose(ctx context.Context, proof statement.Proof) error {
 			}
 		}
 		if pause(ctx, 300*time.Millisecond) != nil {
-			return fmt.Errorf("nobody takes it: %w", err)
+			return fmt.Errorf("nobody takes it: %w", errors.Join(err, ctx.Err()))
 		}
 	}
 }
@@ -141,10 +142,40 @@ func (r *Run) takeOut(b *Broker) error {
 	return nil
 }
 
+// canLose reports whether the others go on without a broker for ever: all of them run, know each other as members, and are a
+// majority without it. Losing more than that is lost quorum, for which there is restore.
+func (r *Run) canLose(b *Broker) bool {
+	var votes []string
+	for _, name := range r.cluster.Members() {
+		l := r.cluster.brokers[name].current()
+		if l == nil && name != b.Name {
+			return false
+		}
+		if l == nil {
+			continue
+		}
+		var mine []string
+		for _, seat := range l.node.Seats() {
+			if seat.Votes {
+				mine = append(mine, string(seat.Name))
+			}
+		}
+		slices.Sort(mine)
+		if votes != nil && !slices.Equal(mine, votes) {
+			return false
+		}
+		votes = mine
+	}
+	return len(votes) > 2
+}
+
 // replaced takes a broker's disk away and brings the broker back with an empty one.
 func (r *Run) replaced(_ context.Context, d *dice) {
 	b := r.one(d)
 	r.operate(func() error {
+		if !r.canLose(b) {
+			return nil
+		}
 		r.note("%s loses its disk", b.Name)
 		b.mu.Lock()
 		b.mends = true
@@ -172,6 +203,9 @@ func (r *Run) diskFails(_ context.Context, d *dice) {
 	b := r.one(d)
 	long := 10*time.Millisecond + d.upTo(300*time.Millisecond)
 	r.operate(func() error {
+		if !r.canLose(b) {
+			return nil
+		}
 		r.note("%s: input/output errors for %s", b.Name, long)
 		b.mu.Lock()
 		b.mends = true

@@ -52,6 +52,17 @@ type filed struct {
 	op    Op
 }
 
+func (b *board) find(hash statement.Hash) (statement.Request, bool) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for _, a := range b.all {
+		if a.proof.Hash() == hash {
+			return a.body, true
+		}
+	}
+	return statement.Request{}, false
+}
+
 func (b *board) pin(a asked) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -98,7 +109,7 @@ type client struct {
 
 // work does one thing after the other until ctx ends.
 func (c *client) work(ctx context.Context) {
-	for step := uint64(0); ; step++ {
+	for step := c.run.number << 20; ; step++ {
 		c.dice = roll(c.run.Seed, streamPeople+c.number, step)
 		if pause(ctx, c.think/4+c.dice.upTo(c.think)) != nil {
 			return

@@ -28,17 +28,24 @@ func (r *Run) Verdict() []string {
 	if r.short != "" {
 		wrong = append(wrong, r.short)
 	}
-	wrong = append(wrong, r.checkOrder()...)
-	wrong = append(wrong, r.checkLooks()...)
-	if len(r.final) == 0 {
-		return wrong
+	known := map[broker.Stem]broker.Grant{} // in any chapter: who has not heard of a restore goes by what was before
+	for _, c := range r.chapters {
+		r.chapter = c
+		wrong = append(wrong, r.checkOrder()...)
+		wrong = append(wrong, r.checkLooks()...)
+		if len(r.final) == 0 {
+			continue
+		}
+		wrong = append(wrong, r.checkBrokers()...)
+		wrong = append(wrong, r.checkKept()...)
+		opened, ends, more := r.fold()
+		maps.Copy(known, opened)
+		wrong = append(wrong, more...)
+		wrong = append(wrong, r.checkStarts(known)...)
+		wrong = append(wrong, r.checkHosts(opened, ends)...)
+		wrong = append(wrong, r.checkAudit()...)
 	}
-	wrong = append(wrong, r.checkBrokers()...)
-	opened, ends, more := r.fold()
-	wrong = append(wrong, more...)
-	wrong = append(wrong, r.checkStarts(opened)...)
-	wrong = append(wrong, r.checkHosts(opened, ends)...)
-	return append(wrong, r.checkAudit()...)
+	return wrong
 }
 
 // checkOrder looks for an order of the operations that the model explains: one wish at a time.
@@ -149,6 +156,22 @@ func (r *Run) checkBrokers() []string {
 	return wrong
 }
 
+// checkKept holds the log to the record that it was restored from, and its next event to the restore.
+func (r *Run) checkKept() []string {
+	if r.kept == nil {
+		return nil
+	}
+	leaves := r.final[0].leaves
+	if len(leaves) <= len(r.kept) || !slices.EqualFunc(leaves[:len(r.kept)], r.kept, bytes.Equal) {
+		return []string{"the log does not go on from the record it was restored from"}
+	}
+	event, err := broker.DecodeEvent(leaves[len(r.kept)])
+	if _, begins := event.(*broker.EpochBegun); err != nil || !begins {
+		return []string{fmt.Sprintf("event %d does not begin the epoch (%v)", len(r.kept), err)}
+	}
+	return nil
+}
+
 // fold reads the log as a list of grants and ends, and nothing more.
 func (r *Run) fold() (map[broker.Stem]broker.Grant, map[broker.Stem]bool, []string) {
 	opened, ended := map[broker.Stem]broker.Grant{}, map[broker.Stem]bool{}
@@ -158,6 +181,9 @@ func (r *Run) fold() (map[broker.Stem]broker.Grant, map[broker.Stem]bool, []stri
 		event, err := broker.DecodeEvent(leaf)
 		if err != nil {
 			return nil, nil, append(wrong, fmt.Sprintf("event %d: %v", index, err))
+		}
+		if _, begins := event.(*broker.EpochBegun); begins {
+			now = 0 // by the operator's clock
 		}
 		if event.Head().Index != uint64(index) || event.Head().At < now {
 			wrong = append(wrong, fmt.Sprintf("event %d says that it is %d, at %s after %s", index, event.Head().Index, event.Head().At, now))
@@ -198,17 +224,15 @@ func (r *Run) checkStarts(opened map[broker.Stem]broker.Grant) []string {
 // checkHosts holds what fresh hosts would let start, told by each broker, to what the log says is live.
 func (r *Run) checkHosts(opened map[broker.Stem]broker.Grant, ended map[broker.Stem]bool) []string {
 	var wrong []string
-	const unsure = 15 // seconds that asking all of them may have taken
-	for name, by := range r.live {
-		for at, stems := range by {
-			for stem, g := range opened {
-				open, ours := slices.Contains(stems, stem), slices.Contains(g.Hosts, name) && !ended[stem]
-				switch {
-				case open && (!ours || r.asked >= g.Until.Add(unsure)):
-					wrong = append(wrong, fmt.Sprintf("%s, told by %s, would let %s start something: it is over, or not for that host", name, at, stem.Grant()))
-				case !open && ours && r.asked >= g.From && r.asked < g.Until:
-					wrong = append(wrong, fmt.Sprintf("%s, told by %s, lets %s start nothing, though it lives", name, at, stem.Grant()))
-				}
+	for _, n := range r.newborn {
+		for stem, g := range opened {
+			open := slices.Contains(n.stems, stem)
+			lives := slices.Contains(g.Hosts, n.host) && !ended[stem] && n.at >= g.From && n.at < g.Until
+			switch {
+			case open && !lives:
+				wrong = append(wrong, fmt.Sprintf("%s, told by %s, would let %s start something at %s: it is over, or not for that host", n.host, n.by, stem.Grant(), n.at))
+			case !open && lives:
+				wrong = append(wrong, fmt.Sprintf("%s, told by %s, lets %s start nothing at %s, though it lives", n.host, n.by, stem.Grant(), n.at))
 			}
 		}
 	}
@@ -258,7 +282,11 @@ func (r *Run) checkpoint(head statement.LogHead, state statement.Hash) (audit.Si
 // Text is everything that was done, said and heard, for whoever has to find out why.
 func (r *Run) Text() string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "seed %d\noptions %+v\nfaults %v\n\nHISTORY\n%s\nJOURNAL\n", r.Seed, r.options, r.faults, r.history.text())
+	fmt.Fprintf(&b, "seed %d\noptions %+v\nfaults %v\n", r.Seed, r.options, r.faults)
+	for _, c := range r.chapters {
+		fmt.Fprintf(&b, "\nHISTORY %d\n%s", c.number, c.history.text())
+	}
+	fmt.Fprintln(&b, "\nJOURNAL")
 	r.cluster.log.mu.Lock()
 	defer r.cluster.log.mu.Unlock()
 	b.Write(r.cluster.log.all.Bytes())
@@ -267,18 +295,21 @@ func (r *Run) Text() string {
 
 // Tally is how much happened in some runs. The zero value is none.
 type Tally struct {
-	Operations, Looks, Starts, Events, Deaths int
-	Faults                                    map[string]int // by name
+	Operations, Looks, Starts, Events, Deaths, Restores int
+	Faults                                              map[string]int // by name
 }
 
 // Add counts a run.
 func (t *Tally) Add(r *Run) {
-	t.Operations += len(r.history.ops)
-	t.Looks += len(r.history.looks)
-	t.Starts += len(r.starts)
-	if len(r.final) > 0 {
-		t.Events += len(r.final[0].leaves)
+	for _, c := range r.chapters {
+		t.Operations += len(c.history.ops)
+		t.Looks += len(c.history.looks)
+		t.Starts += len(c.starts)
+		if len(c.final) > 0 {
+			t.Events += len(c.final[0].leaves) - len(c.kept)
+		}
 	}
+	t.Restores += len(r.chapters) - 1
 	for _, b := range r.cluster.brokers {
 		t.Deaths += b.killed
 	}
@@ -296,5 +327,5 @@ func (t Tally) String() string {
 	for _, n := range t.Faults {
 		struck += n
 	}
-	return fmt.Sprintf("%d operations, %d looks, %d starts on hosts, %d events, %d deaths, %d faults %v", t.Operations, t.Looks, t.Starts, t.Events, t.Deaths, struck, t.Faults)
+	return fmt.Sprintf("%d operations, %d looks, %d starts on hosts, %d events, %d deaths, %d restores, %d faults %v", t.Operations, t.Looks, t.Starts, t.Events, t.Deaths, t.Restores, struck, t.Faults)
 }

@@ -232,6 +232,37 @@ func TestAWipedBrokerIsHelpedBack(t *testing.T) {
 	t.Logf("%d writes, none lost", len(writing.kept))
 }
 
+// TestABrokerThatWasAwayLearnsWhoCame has a broker away while another is listed, added, and comes to lead: it knows neither
+// its key nor its place.
+func TestABrokerThatWasAwayLearnsWhoCame(t *testing.T) {
+	r := newTrio(t)
+	away := r.follower()
+	r.kill(away)
+	r.newcomer("b4")
+	disk := r.join("b4")
+	r.start("b4")
+	r.change(statement.Add, "b4", disk, false)
+	r.placed("b4", api.PlaceVoter)
+	var others []statement.BrokerName
+	for _, name := range []statement.BrokerName{"b1", "b2", "b3"} {
+		if name != away {
+			others = append(others, name)
+		}
+	}
+	r.change(statement.Remove, others[0], "", false)
+	r.placed(others[0], api.PlaceRemoved)
+	r.kill(others[0])
+	if r.leader() == others[1] { // only b4 can lead after it
+		r.stop(others[1])
+		r.start(others[1])
+	}
+	r.within(10*time.Second, "b4 leads", func() bool { return r.leader() == "b4" })
+	back := time.Now()
+	r.start(away)
+	r.must(r.caughtUp(away))
+	t.Logf("%s answers %s after it is back, and %s leads", away, time.Since(back), r.leader())
+}
+
 // TestAForeignBrokerIsLetInByNobody joins with another deployment's chain, that lists the very same keys for every broker.
 func TestAForeignBrokerIsLetInByNobody(t *testing.T) {
 	r := newTrio(t)

@@ -225,7 +225,7 @@ func (m *member) missing(node *cluster.Node) string {
 	for name, refusal := range node.Refusals() {
 		return fmt.Sprintf("%s says: %s", name, refusal.Why)
 	}
-	return "start the others; each needs: pim-brokerd bootstrap, with the same chain file"
+	return "start the others; each needs: pim-brokerd bootstrap, or restore, with the same file"
 }
 
 // status tells systemd, for people who ask it, who leads as far as this broker knows.

@@ -79,6 +79,9 @@ func (d *desk) showCluster(shown api.Cluster) error {
 		d.term.Say("no broker leads")
 	}
 	d.term.Say("%d events under rules %d, as %s sees it", shown.Events, shown.Rules, shown.Asked)
+	if shown.Epoch > 0 {
+		d.term.Say("epoch %d: the brokers were restored from a backup", shown.Epoch)
+	}
 	return nil
 }
 
@@ -99,7 +102,7 @@ func notes(b api.BrokerView) []string {
 		all = append(all, "check its clock")
 	}
 	for _, name := range slices.Sorted(maps.Keys(b.Told)) {
-		all = append(all, fmt.Sprintf("%s refuses it: %s", name, b.Told[name]))
+		all = append(all, fmt.Sprintf("%s tells it: %s", name, b.Told[name]))
 	}
 	if b.Why != "" {
 		all = append(all, b.Why)

@@ -140,7 +140,7 @@ func (r *Replay) under(command broker.Command, event broker.Event) broker.Comman
 	switch event := event.(type) {
 	case *broker.PolicyAdopted:
 		if event.Index == 0 {
-			command.Rules = max(1, event.Rules)
+			command.Rules, command.Founding = max(1, event.Rules), event.Founding
 		}
 	case *broker.StatementRefused:
 		command.Rules = r.state.Rules()
