@@ -1,10 +1,12 @@
 package edge
 
 import (
+	"io"
 	"maps"
 	"net/http"
 	"slices"
 	"strconv"
+	"sync"
 
 	"github.com/go-json-experiment/json"
 
@@ -56,21 +58,48 @@ func (s *Server) policy(w http.ResponseWriter, r *http.Request) (any, error) {
 	if err := s.cluster.View(r.Context(), func(state *broker.State) { proofs = state.Chain().Proofs() }); err != nil {
 		return nil, err
 	}
-	s.note(r, writePolicies(w, proofs[min(after, uint64(len(proofs))):]))
+	s.note(r, s.writePolicies(w, proofs[min(after, uint64(len(proofs))):]))
 	return nil, nil
 }
 
+// spelled are the policies' encodings, by their hash: a stranger who reads slowly keeps nothing of their own in memory.
+type spelled struct {
+	mu sync.Mutex
+	by map[statement.Hash][]byte
+}
+
+func (s *spelled) policy(proof statement.Proof) ([]byte, error) {
+	hash := proof.Hash()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if encoded, known := s.by[hash]; known {
+		return encoded, nil
+	}
+	encoded, err := json.Marshal(proof, json.Deterministic(true))
+	if err != nil {
+		return nil, err
+	}
+	if s.by == nil {
+		s.by = map[statement.Hash][]byte{}
+	}
+	s.by[hash] = encoded
+	return encoded, nil
+}
+
 // writePolicies writes api.Policies one revision at a time: strangers may ask for all there ever were, and read slowly.
-func writePolicies(w http.ResponseWriter, proofs []statement.Proof) error {
+func (s *Server) writePolicies(w http.ResponseWriter, proofs []statement.Proof) error {
 	w.Header().Set("Content-Type", "application/json")
 	w.Header().Set("Cache-Control", "no-store")
 	before := `{"policies":[`
 	for _, proof := range proofs {
-		encoded, err := json.Marshal(proof, json.Deterministic(true))
+		encoded, err := s.spelled.policy(proof)
 		if err != nil {
 			return err
 		}
-		if _, err := w.Write(append([]byte(before), encoded...)); err != nil {
+		if _, err := io.WriteString(w, before); err != nil {
+			return err
+		}
+		if _, err := w.Write(encoded); err != nil {
 			return err
 		}
 		before = ","

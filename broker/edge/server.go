@@ -89,6 +89,7 @@ type Server struct {
 	rubbish  atomic.Uint64
 	watchers watchers
 	recent   recent
+	spelled  spelled
 	pace     pace // of people's and hosts' keys
 	strange  pace // of all others: whoever makes keys shares with those who do, and with nobody else
 	seen     sightings
