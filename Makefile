@@ -13,7 +13,10 @@ GO_BUILD := go build -trimpath -buildvcs=false -ldflags='-s -w -X main.version=$
 RUN ?= .
 FUZZTIME ?= 30s
 SOAK ?= 10
-.PHONY: help deps build pim-ssh pim-brokerd pim-hostd package check test lab-test demo fuzz bench soak clean
+SEED ?= 1
+SEEDS ?= $(if $(filter-out 0,$(MINUTES)),1000000000,1000)
+MINUTES ?= 0
+.PHONY: help deps build pim-ssh pim-brokerd pim-hostd package check test chaos-test lab-test demo fuzz bench soak lab-soak clean
 
 help: ## this list
 	@sed -nE 's/^([a-z-]+):.*## (.*)/\1\t\2/p' Makefile | expand -t 16
@@ -46,11 +49,14 @@ check: deps ## vet, staticcheck, layout and every test that needs no machines, t
 	@unformatted=$$(gofmt -l $(wildcard broker certs cluster cmd pam packaging)); [ -z "$$unformatted" ] || { echo "gofmt -w" $$unformatted >&2; exit 1; }
 	go vet ./... && go vet -tags lab ./packaging/... && shellcheck -x -P packaging/lab packaging/lab/lab packaging/lab/*.sh packaging/nfpm/{build.sh,*.{postinst,prerm,postrm}} .ci/*
 	go run $(STATICCHECK) -tags lab ./...
-	.ci/gotest -short ./... # -short: a fifth of the random runs; all of them in make soak
+	.ci/gotest -short ./... # -short: a fifth of the random runs; all of them in make lab-soak
 	.ci/gotest -race ./broker -rapid.checks=10
 	.ci/gotest -race -short ./broker/api ./broker/edge ./broker/effect ./broker/policy ./broker/statement ./cluster
 
-test: check lab-test ## everything
+test: check chaos-test lab-test ## everything
+
+chaos-test: deps ## twenty seeds of chaos in virtual time
+	@.ci/gotest -count=1 ./cluster/clustertest
 
 lab-test: deps ## the tests on real machines; RUN=TestName picks
 	@.ci/gotest -tags lab -count=1 -parallel 4 -timeout 60m -run '$(RUN)' ./packaging/lab/...
@@ -61,7 +67,10 @@ fuzz: deps ## every fuzz target for FUZZTIME (30s)
 	@.ci/fuzz $(FUZZTIME)
 bench: deps ## every benchmark, those on real machines included
 	@go test -tags lab -timeout 60m -run '^$$' -bench . ./...
-soak: deps ## every random run, then the tests on real machines, SOAK (10) times over
+soak: deps ## chaos in virtual time: SEEDS (1000) seeds from SEED (1) on, MINUTES at most; a bad one's history is kept in build/
+	@mkdir -p build
+	go test -count=1 -v -timeout 0 ./cluster/clustertest -run '^TestChaos$$' -seeds $(SEEDS) -first $(SEED) -minutes $(MINUTES) -keep '$(CURDIR)/build' | grep -vE '^(=== |PASS| *--- PASS)'
+lab-soak: deps ## every random run, then the tests on real machines, SOAK (10) times over
 	@.ci/gotest -count=1 -timeout 30m ./...
 	for i in $$(seq $(SOAK)); do $(MAKE) -s lab-test; done
 clean: ## forget build/ and the cached Debian tree
