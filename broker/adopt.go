@@ -10,7 +10,8 @@ import (
 )
 
 // adoptPolicy walks the chain one revision forward. The first policy an empty state sees is its genesis.
-func (t *turn) adoptPolicy(p statement.Proof) (Outcome, error) {
+func (t *turn) adoptPolicy(c Command) (Outcome, error) {
+	p := c.Proof
 	hash := p.Hash()
 	next, err := advance(t.chain, p)
 	if errors.Is(err, policy.ErrKnown) {
@@ -23,7 +24,14 @@ func (t *turn) adoptPolicy(p statement.Proof) (Outcome, error) {
 	if err != nil {
 		return Outcome{}, refusePolicy(err)
 	}
-	t.add(&PolicyAdopted{Revision: next.Ref().Revision, Proof: p})
+	adopted := &PolicyAdopted{Revision: next.Ref().Revision, Proof: p}
+	if t.s.index == 0 && c.Rules > 1 {
+		adopted.Rules, adopted.Founding = c.Rules, c.Founding
+	}
+	if err := t.keepsAVoter(next); err != nil {
+		return Outcome{}, err
+	}
+	t.add(adopted)
 	t.chain = next
 	t.rejudge(hash)
 	return outcomeOf(hash, t.events), nil
@@ -61,6 +69,15 @@ func (t *turn) forked(fork *policy.Fork, p statement.Proof) (Outcome, error) {
 		t.add(&PolicyForked{Revision: fork.Revision, Proof: p})
 	}
 	return outcomeOf(p.Hash(), t.events), refusal
+}
+
+// keepsAVoter refuses a policy that lists none of the brokers that vote: nobody could ever decide anything again.
+func (t *turn) keepsAVoter(next policy.Chain) error {
+	now := t.s.voters(t.chain)
+	if t.s.Rules() < 2 || t.s.founds(next.Ref().Revision, t.s.index) || len(now) == 0 || len(t.s.voters(next)) > 0 {
+		return nil
+	}
+	return Refuse(Denied, "list it, or add another one first: pim-ssh cluster add", "the policy lists no broker that has a vote (%s has)", now)
 }
 
 // rejudge proves every live grant and every pending request again, under the policy just adopted.

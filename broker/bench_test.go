@@ -18,7 +18,7 @@ func crowd(b *testing.B, hosts, people int) *scene {
 	doc := labPolicy(b)
 	for i := range people {
 		name := statement.Person(fmt.Sprintf("p%d", i))
-		doc.People[name] = policy.PersonEntry{Account: statement.Account(name), Keys: []statement.Key{publicKey(b, key(string(name)))}}
+		doc.People[name] = policy.PersonEntry{Account: statement.Account(name), Keys: []statement.Key{publicKeyOf(string(name))}}
 		doc.Groups["engineers"] = append(doc.Groups["engineers"], name)
 	}
 	sc.must(signPolicy(b, doc, "dave"))
@@ -60,7 +60,7 @@ func BenchmarkDecide(b *testing.B) {
 		"IssueCertificate":                sc.command(sc.certifies(holder, grant, "a desk")),
 		"EnrolHost":                       sc.command(sc.enrolment("new", "db")),
 		"ReportHost":                      sc.command(sc.reports("db1", 1)),
-		"Tick":                            TickAt(sc.now, nil),
+		"Tick":                            sc.clock(sc.now, nil),
 	}
 	for name, c := range commands {
 		b.Run(name, func(b *testing.B) {

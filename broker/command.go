@@ -8,9 +8,13 @@ import (
 	"pim-ssh/broker/statement"
 )
 
-// Rules is the version of the rules in this package. A command made under another one stops the broker: applying it
-// might make this broker differ from its peers.
-const Rules = 1
+// Rules is the newest version of the rules in this package; it knows all from 1 on. Which one is in force is replicated
+// (State.Rules), so that brokers of two builds decide alike until an operator raises it. What a version decides, and the
+// words in which it refuses, are frozen: a later build must give the very same events. A command made under a version
+// that this package does not know stops the broker: applying it might make this broker differ from its peers.
+//
+// Rules 2 bring cluster statements and what they do; a policy must list a broker that votes, and one it drops never returns.
+const Rules = 2
 
 // CommandVersion is the only command encoding this code understands.
 const CommandVersion = 1
@@ -31,18 +35,22 @@ const (
 	AdoptPolicy      CommandKind = "AdoptPolicy"
 	EnrolHost        CommandKind = "EnrolHost"
 	ReportHost       CommandKind = "ReportHost"
+	ChangeCluster    CommandKind = "ChangeCluster" // from rules 2 on
+	RaiseRules       CommandKind = "RaiseRules"    // to rules 2 or later
+	BeginEpoch       CommandKind = "BeginEpoch"    // the first command on restored disks
 	Tick             CommandKind = "Tick"
 )
 
 // Command is one proposal to the cluster. The leader stamps At and adds nothing else of its own: everything meant
 // stands in the proof.
 type Command struct {
-	V     int             `json:"v"`
-	At    statement.Time  `json:"at"` // the leader's clock
-	Kind  CommandKind     `json:"kind"`
-	Rules int             `json:"rules"`
-	Proof statement.Proof `json:"proof,omitzero"` // of every kind but Tick
-	State *StateAt        `json:"state,omitzero"` // of Tick only, and optional there
+	V        int             `json:"v"`
+	At       statement.Time  `json:"at"` // the leader's clock
+	Kind     CommandKind     `json:"kind"`
+	Rules    int             `json:"rules"`             // see Under
+	Founding uint64          `json:"founding,omitzero"` // of the first: on how many policy revisions the deployment is founded
+	Proof    statement.Proof `json:"proof,omitzero"`    // of every kind but Tick
+	State    *StateAt        `json:"state,omitzero"`    // of Tick only, and optional there
 }
 
 // StateAt is the leader's state digest once it had applied every event below Index. A broker at the same index with
@@ -52,7 +60,7 @@ type StateAt struct {
 	Digest statement.Hash `json:"digest"`
 }
 
-// CommandFor opens a proof and returns the command it asks for. Bytes that are no well-formed, well-signed statement,
+// CommandFor opens a proof and returns the command it asks for, under no rules yet: see Under. Bytes that are no well-formed, well-signed statement,
 // and kinds that nobody files (session, read, host-token), are Invalid. A policy is only decided by Decide.
 func CommandFor(p statement.Proof, at statement.Time) (Command, error) {
 	var head struct {
@@ -61,7 +69,7 @@ func CommandFor(p statement.Proof, at statement.Time) (Command, error) {
 	if err := json.Unmarshal(p.Payload, &head); err != nil {
 		return Command{}, Refuse(Invalid, "", "statement: %w", err)
 	}
-	c := Command{V: CommandVersion, At: at, Rules: Rules, Proof: p}
+	c := Command{V: CommandVersion, At: at, Proof: p}
 	if head.Kind == statement.KindPolicy {
 		c.Kind = AdoptPolicy
 		return c, nil
@@ -74,13 +82,13 @@ func CommandFor(p statement.Proof, at statement.Time) (Command, error) {
 	return c, err
 }
 
-// TickAt returns the command that records what time alone has ended. state may be nil.
+// TickAt returns the command that records what time alone has ended, under no rules yet: see Under. state may be nil.
 func TickAt(at statement.Time, state *StateAt) Command {
-	return Command{V: CommandVersion, At: at, Kind: Tick, Rules: Rules, State: state}
+	return Command{V: CommandVersion, At: at, Kind: Tick, State: state}
 }
 
 func commandKind(b statement.Body) (CommandKind, error) {
-	switch b.(type) {
+	switch b := b.(type) {
 	case statement.Request:
 		return FileRequest, nil
 	case statement.Decision:
@@ -93,6 +101,13 @@ func commandKind(b statement.Body) (CommandKind, error) {
 		return EnrolHost, nil
 	case statement.Report:
 		return ReportHost, nil
+	case statement.Cluster:
+		if b.Action == statement.Raise {
+			return RaiseRules, nil
+		}
+		return ChangeCluster, nil
+	case statement.Restore:
+		return BeginEpoch, nil
 	default:
 		return "", Refuse(Invalid, "", "a %s statement is nothing to file", b.Header().Kind)
 	}

@@ -33,17 +33,24 @@ const Fresh statement.Seconds = 60
 // events whatever the error is. Anything else (bad signatures, unknown signers, another deployment, stale, Unavailable)
 // leaves no event. An error for which MustStop holds stops the broker.
 func Decide(s *State, c Command) (Decided, error) {
-	if c.V != CommandVersion || c.Rules != Rules {
-		return Decided{}, fmt.Errorf("command version %d, rules %d: %w", c.V, c.Rules, ErrUnknownVersion)
+	if c.V != CommandVersion {
+		return Decided{}, fmt.Errorf("command version %d: %w", c.V, ErrUnknownVersion)
 	}
-	t := &turn{s: s, chain: s.chain, now: max(s.now, c.At)}
+	if err := s.checkRules(c); err != nil {
+		return Decided{}, err
+	}
+	t := &turn{s: s, chain: s.chain, now: max(s.now, c.At), rules: c.Rules}
 	var out Outcome
 	var err error
 	switch c.Kind {
 	case FileRequest, FileDecision, EndAccess, IssueCertificate, EnrolHost, ReportHost:
 		out, err = t.statement(c)
+	case ChangeCluster, RaiseRules:
+		out, err = t.cluster(c)
+	case BeginEpoch:
+		out, err = t.beginEpoch(c)
 	case AdoptPolicy:
-		out, err = t.adoptPolicy(c.Proof)
+		out, err = t.adoptPolicy(c)
 	case Tick:
 		out, err = t.tick(c.State)
 	default:
@@ -57,6 +64,7 @@ type turn struct {
 	s      *State
 	chain  policy.Chain // the state's, or the one just adopted
 	now    statement.Time
+	rules  int // the command's: those in force, or the next for one that raises to them
 	events []Event
 }
 
@@ -74,6 +82,9 @@ func (t *turn) statement(c Command) (Outcome, error) {
 	}
 	if kind, err := commandKind(o.Body); err != nil || kind != c.Kind {
 		return Outcome{}, Refuse(Invalid, "", "a %s command carries a %s statement", c.Kind, o.Body.Header().Kind)
+	}
+	if r, is := o.Body.(statement.Report); is && r.Epoch != 0 && t.rules < 2 {
+		return Outcome{}, Refuse(Invalid, "", "rules 1 are in force, and know no epochs")
 	}
 	if out, err, seen := t.s.before(o); seen {
 		return out, err
@@ -150,19 +161,25 @@ func (t *turn) take(o statement.Opened, p statement.Proof) error {
 		return t.enrolHost(body, p)
 	case statement.Report:
 		return t.reportHost(body, p)
+	case statement.Cluster:
+		return t.changeCluster(body, p)
 	default:
 		return Refuse(Invalid, "", "a %s statement is nothing to file", body.Header().Kind)
 	}
 }
 
-// granting refuses what could lead to access while the policy is expired or forked. Ends and reports always pass.
+// granting refuses what could lead to access while the policy is expired or forked. Ends, reports and what keeps the
+// cluster up always pass.
 func (t *turn) granting(b statement.Body) error {
 	switch b.(type) {
-	case statement.End, statement.Report:
+	case statement.End, statement.Report, statement.Cluster:
 		return nil
 	}
 	if d, decides := b.(statement.Decision); decides && d.Verdict == statement.Deny {
 		return nil
+	}
+	if err := t.s.ofThisEpoch(b.Header()); err != nil {
+		return err
 	}
 	if expires := t.chain.Current().Expires; t.now >= expires {
 		return Refuse(Denied, "ask a steward for a new revision: pim-ssh policy sign", "the policy expired at %s", expires)

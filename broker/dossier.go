@@ -15,6 +15,7 @@ const (
 	EndedByReturn   EndedHow = "return"   // the holder gave the grant back
 	EndedByRevoke   EndedHow = "revoke"   // somebody else, or a new policy, ended the grant
 	EndedByWithdraw EndedHow = "withdraw" // the asker took the request back
+	EndedByRestore  EndedHow = "restore"  // the request was pending when the brokers were restored from a backup
 )
 
 // Ended is a broker's word that a request or grant is over. It needs no signature: it only ever takes away.

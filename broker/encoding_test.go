@@ -89,7 +89,7 @@ func FuzzDecodeState(f *testing.F) {
 		if err != nil {
 			return
 		}
-		if _, err := Decide(s, TickAt(s.Now()+1, nil)); err != nil {
+		if _, err := Decide(s, TickAt(s.Now()+1, nil).Under(s)); err != nil {
 			t.Error(err)
 		}
 	})
@@ -109,7 +109,7 @@ func FuzzDecideAndProve(f *testing.F) {
 			t.Errorf("a grant from bytes that nobody signed: %+v", g)
 		}
 		if c, err := CommandFor(request, sc.now); err == nil {
-			_, _ = Decide(sc.s, c)
+			_, _ = Decide(sc.s, c.Under(sc.s))
 		}
 	})
 }

@@ -126,6 +126,8 @@ type CertificateIssued struct {
 type PolicyAdopted struct {
 	EventHead `json:",embed"`
 	Revision  uint64          `json:"revision"`
+	Rules     int             `json:"rules,omitzero"`    // with the first: the rules that the deployment begins under, unless 1
+	Founding  uint64          `json:"founding,omitzero"` // with the first, from rules 2 on: the revision whose brokers found the cluster
 	Proof     statement.Proof `json:"proof"`
 }
 
@@ -151,6 +153,33 @@ type HostReported struct {
 	Proof     statement.Proof    `json:"proof"`
 }
 
+// BrokerAdded: an operator made a broker a member, or gave a member that watched its vote.
+type BrokerAdded struct {
+	EventHead `json:",embed"`
+	Broker    statement.BrokerName `json:"broker"`
+	Disk      statement.Disk       `json:"disk"`
+	Watching  bool                 `json:"watching"`
+	Person    statement.Person     `json:"person"`
+	Proof     statement.Proof      `json:"proof"`
+}
+
+// BrokerRemoved: an operator took a disk out of the cluster, for ever.
+type BrokerRemoved struct {
+	EventHead `json:",embed"`
+	Broker    statement.BrokerName `json:"broker"`
+	Disk      statement.Disk       `json:"disk,omitzero"` // none: the one it was founded with
+	Person    statement.Person     `json:"person"`
+	Proof     statement.Proof      `json:"proof"`
+}
+
+// RulesRaised: every later event is decided under these rules.
+type RulesRaised struct {
+	EventHead `json:",embed"`
+	Rules     int              `json:"rules"`
+	Person    statement.Person `json:"person"`
+	Proof     statement.Proof  `json:"proof"`
+}
+
 // StatementRefused: a fresh, authentic statement of a person or host that the rules refuse.
 type StatementRefused struct {
 	EventHead `json:",embed"`
@@ -162,6 +191,16 @@ type StatementRefused struct {
 	Why       string             `json:"why"`
 	Hint      string             `json:"hint"`
 	Proof     statement.Proof    `json:"proof"`
+}
+
+// EpochBegun: the deployment goes on from a copy of its record. What follows in the same breath ends every grant and request
+// from before. Its time is the operator's, and may be earlier than that of the events before it.
+type EpochBegun struct {
+	EventHead `json:",embed"`
+	Epoch     uint64           `json:"epoch"`
+	Rules     int              `json:"rules"` // in force from here on
+	Person    statement.Person `json:"person"`
+	Proof     statement.Proof  `json:"proof"`
 }
 
 func (RequestFiled) kind() EventKind      { return "RequestFiled" }
@@ -179,6 +218,10 @@ func (PolicyAdopted) kind() EventKind     { return "PolicyAdopted" }
 func (PolicyForked) kind() EventKind      { return "PolicyForked" }
 func (HostEnrolled) kind() EventKind      { return "HostEnrolled" }
 func (HostReported) kind() EventKind      { return "HostReported" }
+func (BrokerAdded) kind() EventKind       { return "BrokerAdded" }
+func (BrokerRemoved) kind() EventKind     { return "BrokerRemoved" }
+func (RulesRaised) kind() EventKind       { return "RulesRaised" }
+func (EpochBegun) kind() EventKind        { return "EpochBegun" }
 func (StatementRefused) kind() EventKind  { return "StatementRefused" }
 
 // EncodeEvent returns the event's one spelling: the bytes of its audit leaf.
@@ -237,6 +280,10 @@ var eventDecoders = map[EventKind]func([]byte) (Event, error){
 	"PolicyForked":      decodeEvent[PolicyForked],
 	"HostEnrolled":      decodeEvent[HostEnrolled],
 	"HostReported":      decodeEvent[HostReported],
+	"BrokerAdded":       decodeEvent[BrokerAdded],
+	"BrokerRemoved":     decodeEvent[BrokerRemoved],
+	"RulesRaised":       decodeEvent[RulesRaised],
+	"EpochBegun":        decodeEvent[EpochBegun],
 	"StatementRefused":  decodeEvent[StatementRefused],
 }
 
@@ -248,7 +295,36 @@ func decodeEvent[T any, E interface {
 	if err := statement.DecodeStrict(data, e); err != nil {
 		return nil, err
 	}
+	if err := checkRulesIn(e); err != nil {
+		return nil, err
+	}
 	return e, checkCarried(e)
+}
+
+// checkRulesIn holds the rules that an event puts in force to those this code knows.
+func checkRulesIn(e Event) error {
+	rules, least := 0, 0
+	switch e := e.(type) {
+	case *PolicyAdopted:
+		if rules = e.Rules; rules == 0 && e.Founding == 0 {
+			return nil
+		}
+		least = 2
+		if e.Index > 0 {
+			return fmt.Errorf("begins under rules %d, and is not the first", rules)
+		}
+	case *RulesRaised:
+		rules, least = e.Rules, 2
+	case *EpochBegun:
+		rules, least = e.Rules, 2
+	}
+	switch {
+	case rules > Rules:
+		return fmt.Errorf("rules %d: %w", rules, ErrUnknownVersion)
+	case rules < least:
+		return fmt.Errorf("puts rules %d in force", rules)
+	}
+	return nil
 }
 
 // checkCarried holds the proof in an event to the kinds of statement that may stand there.
@@ -293,6 +369,14 @@ func Carried(e Event) (statement.Proof, bool) {
 		return e.Proof, true
 	case *HostReported:
 		return e.Proof, true
+	case *BrokerAdded:
+		return e.Proof, true
+	case *BrokerRemoved:
+		return e.Proof, true
+	case *RulesRaised:
+		return e.Proof, true
+	case *EpochBegun:
+		return e.Proof, true
 	case *StatementRefused:
 		return e.Proof, true
 	default:
@@ -323,6 +407,10 @@ func carriedKind(e Event) statement.Kind {
 		return statement.KindEnrolment
 	case *HostReported:
 		return statement.KindReport
+	case *BrokerAdded, *BrokerRemoved, *RulesRaised:
+		return statement.KindCluster
+	case *EpochBegun:
+		return statement.KindRestore
 	case *StatementRefused:
 		return e.Statement
 	default:

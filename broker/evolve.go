@@ -12,6 +12,9 @@ func Evolve(s *State, e Event) {
 	head := e.Head()
 	s.index = head.Index + 1
 	s.now = max(s.now, head.At)
+	if _, begins := e.(*EpochBegun); begins {
+		s.now = head.At
+	}
 	s.apply(e)
 	if p, carries := Carried(e); carries {
 		s.remember(p.Hash(), e)
@@ -46,6 +49,14 @@ func (s *State) apply(e Event) {
 		s.settle(e.Request, StateExpired, "")
 	case *RequestWithdrawn:
 		s.settle(e.Request, StateWithdrawn, e.Person)
+	case *BrokerAdded:
+		s.admit(e)
+	case *BrokerRemoved:
+		s.expel(Removal{Name: e.Broker, Disk: e.Disk, By: e.Person, At: e.At, Index: e.Index})
+	case *RulesRaised:
+		s.cluster.Rules = e.Rules
+	case *EpochBegun:
+		s.begin(e)
 	case *StatementRefused: // remembered, and nothing else
 	default:
 		s.applyGrant(e)
@@ -190,8 +201,13 @@ func (s *State) adopt(e *PolicyAdopted) {
 	if err != nil {
 		return // not a policy that Decide adopted: the old one stays in force
 	}
+	before := s.chain.Current()
 	s.chain, s.forked = next, 0
 	s.adopted = append(s.adopted, e.Index)
+	if e.Index == 0 {
+		s.cluster.Rules, s.cluster.Founding = e.Rules, e.Founding
+	}
+	s.dropUnlisted(before.Brokers, e)
 	for stem := range s.open {
 		if s.requests[stem].live(s.now) {
 			s.change(stem, s.refresh)

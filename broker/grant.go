@@ -26,6 +26,7 @@ type Grant struct {
 	Newest   statement.Time       `json:"newest"`         // the latest created in the dossier
 	Expires  statement.Time       `json:"policy_expires"` // when the policy that proved it expires
 	Ended    *Ended               `json:"ended"`          // null while nothing ended it; Prove never sets it
+	Asked    statement.Time       `json:"-"`              // when the request was created; known only of what Prove just made
 }
 
 // Phase is where a grant stands in its life. Waiting, active and lapsed are computed from time.
@@ -56,10 +57,12 @@ func (g Grant) Phase(now statement.Time) Phase {
 	}
 }
 
-// Host is one machine as it knows itself: its enrolled name and its own labels.
+// Host is one machine as it knows itself: its enrolled name, its own labels, and when the newest epoch that it has heard of
+// began: what was asked before is void. Zero: no restore ever.
 type Host struct {
 	Name   statement.HostName
 	Labels map[string]string
+	Since  statement.Time
 }
 
 // MaxAhead is how far in the future, in seconds, a statement's created may lie before judges refuse it.
@@ -71,6 +74,8 @@ func (g Grant) LiveOn(h Host, now statement.Time) error {
 	switch {
 	case g.Ended != nil:
 		return Refuse(Denied, "pim-ssh request "+string(g.Role), "grant %s was ended by %s", g.ID, g.Ended.How)
+	case h.Since != 0 && g.Asked <= h.Since:
+		return Refuse(Denied, "pim-ssh request "+string(g.Role), "grant %s was asked for at %s, before the cluster was restored at %s", g.ID, g.Asked, h.Since)
 	case g.Newest > now.Add(MaxAhead):
 		return Refuse(Denied, "check the clock of this machine", "grant %s: a statement was made at %s, which is in the future", g.ID, g.Newest)
 	case now >= g.Expires:

@@ -53,9 +53,9 @@ func TestAnOwnedLeaderChangesNothing(t *testing.T) {
 			return c
 		},
 		"by bytes that are no statement": func(*scene) Command {
-			return Command{V: CommandVersion, Kind: FileRequest, Rules: Rules, Proof: statement.Proof{Payload: []byte(`{"v":1}`)}}
+			return Command{V: CommandVersion, Kind: FileRequest, Rules: 1, Proof: statement.Proof{Payload: []byte(`{"v":1}`)}}
 		},
-		"by no statement at all": func(*scene) Command { return Command{V: CommandVersion, Kind: FileRequest, Rules: Rules} },
+		"by no statement at all": func(*scene) Command { return Command{V: CommandVersion, Kind: FileRequest, Rules: 1} },
 		"by a statement that was changed": func(sc *scene) Command {
 			c := sc.command(sc.asks("alice", "web-deploy", "web1"))
 			c.Proof.Payload = []byte(strings.Replace(string(c.Proof.Payload), `"duration":1800`, `"duration":3600`, 1))
@@ -83,7 +83,7 @@ func TestAnOwnedLeaderChangesNothing(t *testing.T) {
 				Head: sc.head(statement.KindCertificate, "alice"), Grant: string(StemOf(p.Hash()).Grant()), Key: publicKeyOf("b1 laptop"),
 			}, key("b1 identity")))
 		},
-		"by a tick with nothing to record": func(sc *scene) Command { return TickAt(sc.now.Add(600), nil) },
+		"by a tick with nothing to record": func(sc *scene) Command { return sc.clock(sc.now.Add(600), nil) },
 	}
 	for name, make := range cases {
 		t.Run(name, func(t *testing.T) {
@@ -106,7 +106,7 @@ func TestAnOwnedLeadersClockOnlyEnds(t *testing.T) {
 	sc := newScene(t)
 	grant, pending := sc.granted(), sc.asks("alice", "root", "db1")
 	sc.must(pending)
-	d, err := sc.apply(TickAt(sc.now.Add(365*statement.Day), nil))
+	d, err := sc.apply(sc.clock(sc.now.Add(365*statement.Day), nil))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -128,7 +128,7 @@ func TestAnOwnedLeaderCannotMakeAGrantLongerByWithholdingTime(t *testing.T) {
 	until := sc.find(p).Grant.Until
 	sc.now += 1799
 	sc.must(sc.asks("erin", "web-deploy", "web1"))
-	back, err := sc.apply(TickAt(dawn, nil))
+	back, err := sc.apply(sc.clock(dawn, nil))
 	if err != nil || len(back.Events) != 0 || sc.s.Now() != sc.now {
 		t.Errorf("a clock set back: %v %v", kinds(back.Events), err)
 	}
@@ -144,13 +144,13 @@ func TestWhatStopsABroker(t *testing.T) {
 		c    Command
 		want error
 	}{
-		"a command of a later version":          {Command{V: 2, Kind: Tick, Rules: Rules}, ErrUnknownVersion},
+		"a command of a later version":          {Command{V: 2, Kind: Tick, Rules: 1}, ErrUnknownVersion},
 		"a command under other rules":           {Command{V: CommandVersion, Kind: Tick, Rules: Rules + 1}, ErrUnknownVersion},
-		"a command of an unknown kind":          {Command{V: CommandVersion, Kind: "OpenEverything", Rules: Rules}, ErrUnknownVersion},
-		"another digest at the same index":      {TickAt(sc.now, &StateAt{Index: index, Digest: statement.HashOf(nil)}), ErrDiverged},
-		"a leader that is ahead of its own log": {TickAt(sc.now, &StateAt{Index: index + 1, Digest: digest}), ErrDiverged},
-		"the same digest at the same index":     {TickAt(sc.now, &StateAt{Index: index, Digest: digest}), nil},
-		"a digest of an earlier index":          {TickAt(sc.now, &StateAt{Index: index - 1, Digest: statement.HashOf(nil)}), nil},
+		"a command of an unknown kind":          {Command{V: CommandVersion, Kind: "OpenEverything", Rules: 1}, ErrUnknownVersion},
+		"another digest at the same index":      {sc.clock(sc.now, &StateAt{Index: index, Digest: statement.HashOf(nil)}), ErrDiverged},
+		"a leader that is ahead of its own log": {sc.clock(sc.now, &StateAt{Index: index + 1, Digest: digest}), ErrDiverged},
+		"the same digest at the same index":     {sc.clock(sc.now, &StateAt{Index: index, Digest: digest}), nil},
+		"a digest of an earlier index":          {sc.clock(sc.now, &StateAt{Index: index - 1, Digest: statement.HashOf(nil)}), nil},
 	}
 	for name, c := range cases {
 		d, err := sc.apply(c.c)

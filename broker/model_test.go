@@ -11,6 +11,7 @@ type model struct {
 	policies []map[string]modelRole // policies[i] is revision i+1
 	asks     map[int]*modelAsk
 	recorded map[int]bool // statements that were decided: their numbers in the walk
+	cluster  *modelCluster
 }
 
 type modelRole struct {

@@ -28,6 +28,7 @@ type snapshot struct {
 	Requests []*Request        `json:"requests"`
 	Hosts    []*Enrolled       `json:"hosts"`
 	Seen     []*seen           `json:"seen"`
+	Cluster  cluster           `json:"cluster,omitempty"` // absent under rules 1: an older build reads and writes the same bytes
 }
 
 // Digest returns one hash of the state: equal states, equal digests, on every broker. It costs a few milliseconds at ten
@@ -43,7 +44,11 @@ func (s *State) Digest() statement.Hash {
 	for _, first := range s.seen {
 		firsts = append(firsts, first.sum)
 	}
-	return hashOf([]any{StateVersion, s.index, s.now, s.chain.Ref(), s.adopted, s.forked, hashSet(requests), hashSet(hosts), hashSet(firsts)})
+	parts := []any{StateVersion, s.index, s.now, s.chain.Ref(), s.adopted, s.forked, hashSet(requests), hashSet(hosts), hashSet(firsts)}
+	if s.Rules() > 1 {
+		parts = append(parts, s.cluster)
+	}
+	return hashOf(parts)
 }
 
 // hashSet returns one hash of a set of hashes.
@@ -67,7 +72,7 @@ func hashOf(value any) statement.Hash {
 
 // EncodeState returns the state's one spelling, for snapshots.
 func EncodeState(s *State) ([]byte, error) {
-	form := snapshot{V: StateVersion, Index: s.index, Now: s.now, Policy: s.chain.Proofs(), Adopted: s.adopted, Forked: s.forked}
+	form := snapshot{V: StateVersion, Index: s.index, Now: s.now, Policy: s.chain.Proofs(), Adopted: s.adopted, Forked: s.forked, Cluster: s.cluster}
 	for _, stem := range slices.Sorted(maps.Keys(s.requests)) {
 		form.Requests = append(form.Requests, s.requests[stem])
 	}
@@ -118,7 +123,10 @@ func DecodeState(data []byte) (*State, error) {
 // state builds the state, derived parts included.
 func (form snapshot) state() (*State, error) {
 	s := NewState()
-	s.index, s.now, s.adopted, s.forked = form.Index, form.Now, form.Adopted, form.Forked
+	s.index, s.now, s.adopted, s.forked, s.cluster = form.Index, form.Now, form.Adopted, form.Forked, form.Cluster
+	if err := form.Cluster.check(); err != nil {
+		return nil, err
+	}
 	if len(form.Adopted) != len(form.Policy) {
 		return nil, fmt.Errorf("state: %d policy revisions, %d adopted", len(form.Policy), len(form.Adopted))
 	}

@@ -23,6 +23,7 @@ type State struct {
 	requests map[Stem]*Request
 	hosts    map[statement.HostName]*Enrolled
 	seen     map[statement.Hash]*seen
+	cluster  cluster
 
 	// What follows is derived from the above and never encoded.
 	open       map[Stem]statement.Time  // requests without ClosedAt, and when time alone closes them
@@ -65,7 +66,7 @@ func NewState() *State {
 // Index returns the index the next event will have: the number of events folded so far.
 func (s *State) Index() uint64 { return s.index }
 
-// Now returns the time of the latest event. It never goes back.
+// Now returns the time of the latest event. It never goes back, but to the operator's clock when an epoch begins.
 func (s *State) Now() statement.Time { return s.now }
 
 // Due reports whether time alone has ended a request or a grant that the log does not yet say is over: a Tick would

@@ -175,7 +175,7 @@ func TestThreatASignatureMadeForAnotherPurpose(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		d, err := sc.apply(Command{V: CommandVersion, At: sc.now, Kind: FileDecision, Rules: Rules, Proof: other})
+		d, err := sc.apply(Command{V: CommandVersion, At: sc.now, Kind: FileDecision, Rules: 1, Proof: other})
 		if KindOf(err) != Invalid || len(d.Events) != 0 {
 			t.Errorf("%s: %v", kind, err)
 		}

@@ -28,6 +28,9 @@ type walk struct {
 	then    statement.Time
 	granted map[GrantID]Grant // as first opened
 	replay  bool              // the latest step was one
+	refold  *State            // from the log's first folded events, each encoded and read back
+	folded  int
+	busy    bool // operators and stewards do nothing but change the cluster
 }
 
 type sent struct {
@@ -46,19 +49,31 @@ func (panicker) Fatalf(format string, args ...any) { panic(fmt.Sprintf(format, a
 
 // resume is newScene from its own log.
 func resume(t tester) *scene {
+	return resumeFrom(t, morning())
+}
+
+func resumeFrom(t tester, log []Event) *scene {
 	sc := &scene{t: t, s: NewState(), now: dawn, nonces: 1000, light: true}
-	for _, e := range morning() {
+	for _, e := range log {
 		Evolve(sc.s, e)
 	}
-	sc.log, sc.chain = slices.Clone(morning()), sc.s.Chain()
+	sc.log, sc.chain = slices.Clone(log), sc.s.Chain()
 	return sc
 }
 
+// newWalk begins under rules 1, with one broker, or under rules 2, with four listed.
 func newWalk(rt *rapid.T) *walk {
-	return &walk{
-		scene: resume(rt), rt: rt, proofs: map[int]statement.Proof{}, granted: map[GrantID]Grant{}, then: dawn,
+	w := &walk{
+		scene: resume(rt), rt: rt, proofs: map[int]statement.Proof{}, granted: map[GrantID]Grant{}, then: dawn, refold: NewState(),
 		m: &model{now: int64(dawn), asks: map[int]*modelAsk{}, recorded: map[int]bool{}, policies: []map[string]modelRole{labRoles()}},
 	}
+	w.m.cluster = &modelCluster{rules: 1, listed: []string{"b1"}, stands: map[string]bool{"b1": true}, gone: map[string]bool{}, holders: map[string]string{}}
+	if rapid.Bool().Draw(rt, "rules 2") {
+		w.scene = resumeFrom(rt, noon())
+		w.m.policies = append(w.m.policies, labRoles())
+		w.m.cluster.rules, w.m.cluster.listed = 2, []string{"b1", "b2", "b3", "b4"}
+	}
+	return w
 }
 
 func labRoles() map[string]modelRole {
@@ -94,7 +109,7 @@ func (w *walk) common(h *statement.Head) (signer string, authentic bool) {
 // hand files a statement as the leader, whose clock is not quite right, and lets the model take it too.
 func (w *walk) hand(kind CommandKind, p statement.Proof, created statement.Time, authentic bool, take func(now int64) bool) {
 	at := w.now.Add(pick[statement.Seconds](w, "leader's clock", 0, 0, 0, -30, 5))
-	c := Command{V: CommandVersion, At: at, Kind: kind, Rules: Rules, Proof: p}
+	c := Command{V: CommandVersion, At: at, Kind: kind, Rules: w.s.Rules(), Proof: p}
 	w.sent = append(w.sent, sent{w.n, p})
 	now, heard := w.m.hear(w.n, int64(created), int64(at), authentic)
 	want := heard && take(now)
@@ -272,9 +287,14 @@ func (w *walk) repeat(*rapid.T) {
 	w.step(d)
 }
 
+// sometimes is true for what happens less often than the rest.
+func (w *walk) sometimes(what string) bool {
+	return w.busy || rapid.IntRange(0, 3).Draw(w.rt, what) == 3
+}
+
 // change lets the steward sign another policy.
 func (w *walk) change(*rapid.T) {
-	if rapid.IntRange(0, 3).Draw(w.rt, "policy changes") != 3 {
+	if !w.sometimes("policy changes") {
 		return
 	}
 	name := pick(w, "role changed", "db-admin", "root")
@@ -332,12 +352,16 @@ func walks(t *testing.T, promise func(w *walk) error) {
 		rt.Repeat(map[string]func(*rapid.T){
 			"ask": step(w.ask), "ask too": step(w.ask), "decide": step(w.decide), "decide too": step(w.decide), "decide again": step(w.decide),
 			"end": step(w.end), "certify": step(w.certify), "repeat": step(w.repeat), "change": step(w.change), "wait": step(w.wait),
-			"tick": step(w.sweep),
+			"tick": step(w.sweep), "cluster": step(w.cluster), "list": step(w.list),
 			"": func(rt *rapid.T) {
 				if err := promise(w); err != nil {
 					rt.Fatal(err)
 				}
 			},
 		})
+		w.refold, w.folded = NewState(), 0 // the whole log once more: no later step changed an event
+		if err := promise(w); err != nil {
+			rt.Fatal(err)
+		}
 	})
 }

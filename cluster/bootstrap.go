@@ -2,8 +2,10 @@ package cluster
 
 import (
 	"bytes"
+	"crypto/sha256"
 	"errors"
 	"fmt"
+	"hash"
 	"maps"
 	"os"
 	"path/filepath"
@@ -25,9 +27,11 @@ var foundingKey = []byte("pim-founding")
 // founding is the policy chain that a deployment begins with. Its newest revision names the voters, and says which keys
 // speak raft until the log says so itself.
 type founding struct {
-	proofs []statement.Proof
-	chain  policy.Chain
-	origin statement.Hash // of its one spelling: every broker of a cluster has the same
+	proofs  []statement.Proof
+	chain   policy.Chain
+	origin  statement.Hash   // of its one spelling, or of the restore statement: every broker of a cluster has the same
+	restore *statement.Proof // what began the epoch that this disk was restored in; nil: it never was
+	epoch   uint64           // that epoch; 0: none
 }
 
 func newFounding(proofs []statement.Proof) (founding, error) {
@@ -44,7 +48,31 @@ func newFounding(proofs []statement.Proof) (founding, error) {
 		return founding{}, fmt.Errorf("first policy: %w", err)
 	}
 	data, err := json.Marshal(proofs, json.Deterministic(true))
-	return founding{proofs, chain, statement.HashOf(data)}, err
+	return founding{proofs: proofs, chain: chain, origin: statement.HashOf(data)}, err
+}
+
+// originsOf returns what the origin is of a founding with the first policy alone, with the first two, and so on.
+func originsOf(proofs []statement.Proof) []statement.Hash {
+	var all []statement.Hash
+	so := sha256.New()
+	so.Write([]byte("["))
+	for i, proof := range proofs {
+		data, err := json.Marshal(proof, json.Deterministic(true))
+		if err != nil {
+			break
+		}
+		if i > 0 {
+			so.Write([]byte(","))
+		}
+		so.Write(data)
+		ended, err := so.(hash.Cloner).Clone()
+		if err != nil {
+			break
+		}
+		ended.Write([]byte("]"))
+		all = append(all, statement.Hash(ended.Sum(nil)))
+	}
+	return all
 }
 
 // voters are the brokers of the newest revision. Raft knows them by name alone: where they are may change with policy.
@@ -65,23 +93,28 @@ func Bootstrap(config Config, chain []statement.Proof) error {
 	if err != nil {
 		return err
 	}
-	if _, listed := begin.chain.Current().Brokers[config.Name]; !listed {
-		return fmt.Errorf("the policy lists no broker %s", config.Name)
+	if err := begin.mayUse(config); err != nil {
+		return err
 	}
 	if err := begin.rehearse(config.Now()); err != nil {
 		return err
 	}
-	found, err := present(config.Dir)
-	if err != nil {
-		return err
-	}
-	if len(found) > 0 {
-		return fmt.Errorf("%s holds %s: %w", config.Dir, strings.Join(found, ", "), ErrUsed)
-	}
-	if err := format(config, begin); err != nil {
+	if err := format(config, begin, begin.voters()); err != nil {
 		return fmt.Errorf("%s: %w", config.Dir, err)
 	}
 	return nil
+}
+
+// mayUse refuses a broker that the newest policy does not list, and a directory that holds anything of a broker's disk.
+func (f founding) mayUse(config Config) error {
+	if _, listed := f.chain.Current().Brokers[config.Name]; !listed {
+		return fmt.Errorf("the policy lists no broker %s", config.Name)
+	}
+	found, err := present(config.Dir)
+	if err == nil && len(found) > 0 {
+		err = fmt.Errorf("%s holds %s: %w", config.Dir, strings.Join(found, ", "), ErrUsed)
+	}
+	return err
 }
 
 // rehearse decides the first commands on an empty state, so that what would be refused is refused now.
@@ -92,7 +125,7 @@ func (f founding) rehearse(now statement.Time) error {
 		if err != nil {
 			return fmt.Errorf("policy %d: %w", i+1, err)
 		}
-		decided, err := broker.Decide(state, command)
+		decided, err := broker.Decide(state, command.Under(state))
 		if err != nil {
 			return fmt.Errorf("policy %d: %w", i+1, err)
 		}
@@ -103,8 +136,8 @@ func (f founding) rehearse(now statement.Time) error {
 	return nil
 }
 
-// format writes an empty disk: the voters, no events. The mark comes last.
-func format(config Config, begin founding) error {
+// format writes an empty disk: the voters, or none of one that will join; no events. The mark comes last.
+func format(config Config, begin founding, voters raft.Configuration) error {
 	mark, err := newMark()
 	if err != nil {
 		return err
@@ -116,14 +149,14 @@ func format(config Config, begin founding) error {
 	if err := errors.Join(log.setMark(mark), log.close()); err != nil {
 		return err
 	}
-	if err := formatRaft(config, mark, begin); err != nil {
+	if err := formatRaft(config, mark, begin, voters); err != nil {
 		return err
 	}
 	return writeMark(config.Dir, mark)
 }
 
-func formatRaft(config Config, mark string, begin founding) error {
-	store, err := openRaftStore(config.Dir)
+func formatRaft(config Config, mark string, begin founding, voters raft.Configuration) error {
+	store, err := openRaftStore(config.Dir, config.Seams)
 	if err != nil {
 		return err
 	}
@@ -131,21 +164,34 @@ func formatRaft(config Config, mark string, begin founding) error {
 	if err := os.MkdirAll(filepath.Join(config.Dir, snapshots), 0o700); err != nil {
 		return err
 	}
-	kept, err := raft.NewFileSnapshotStore(config.Dir, keptSnapshots, config.Log)
+	kept, err := openSnapshots(config.Dir, &failstop{}, config.Log)
 	if err != nil {
 		return err
 	}
-	transport := raft.NewNetworkTransport(layer{Alone(), greeting{name: config.Name}}, wirePool, wireTimeout, config.Log)
-	defer transport.Close()
-	voters := begin.voters()
-	if err := raft.BootstrapCluster(raftConfig(config, len(voters.Servers)), chainedStore{store}, store, kept, transport, voters); err != nil {
-		return fmt.Errorf("raft: %w", err)
+	if len(voters.Servers) > 0 {
+		err = seat(config, store, kept, voters)
+	} else {
+		err = store.Set(joinedKey, []byte(mark))
+	}
+	if err != nil {
+		return err
 	}
 	data, err := json.Marshal(begin.proofs, json.Deterministic(true))
 	if err != nil {
 		return err
 	}
 	return errors.Join(store.Set(foundingKey, data), store.Set(markKey, []byte(mark)))
+}
+
+// seat writes the first entry of raft's log: who votes.
+func seat(config Config, store *raftboltdb.BoltStore, kept raft.SnapshotStore, voters raft.Configuration) error {
+	transport := raft.NewNetworkTransport(outbound{Wire: Alone(), mute: newMute(), door: &door{name: config.Name}}, wirePool, wireTimeout, config.Log)
+	defer transport.Close()
+	err := raft.BootstrapCluster(raftConfig(raft.ServerID(config.Name), config.Log), chainedStore{store}, sealedValues{store}, kept, transport, voters)
+	if err != nil {
+		return fmt.Errorf("raft: %w", err)
+	}
+	return nil
 }
 
 // readFounding reads what formatRaft wrote.
@@ -159,6 +205,9 @@ func readFounding(store *raftboltdb.BoltStore) (founding, error) {
 		return founding{}, fmt.Errorf("%s: the founding chain: %w: %w", raftFile, ErrDisk, err)
 	}
 	begin, err := newFounding(proofs)
+	if err == nil {
+		begin, err = begin.readRestore(store)
+	}
 	if err != nil {
 		return founding{}, fmt.Errorf("%s: %w: %w", raftFile, ErrDisk, err)
 	}

@@ -22,8 +22,12 @@ const sumLength = sha256.Size
 // StoreLog stores one entry.
 func (s chainedStore) StoreLog(entry *raft.Log) error { return s.StoreLogs([]*raft.Log{entry}) }
 
-// StoreLogs stores entries, each chained to the one before it.
+// StoreLogs stores entries, each chained to the one before it. Where the one before is in a snapshot that was sent, what
+// the store still holds is older than that: it goes first, so that the log never has a gap.
 func (s chainedStore) StoreLogs(entries []*raft.Log) error {
+	if err := s.close(entries[0].Index); err != nil {
+		return err
+	}
 	chained := make([]*raft.Log, len(entries))
 	for i, entry := range entries {
 		before, err := s.before(entry, chained[:i])
@@ -35,6 +39,19 @@ func (s chainedStore) StoreLogs(entries []*raft.Log) error {
 		chained[i] = &linked
 	}
 	return s.LogStore.StoreLogs(chained)
+}
+
+// close empties a log that ends before the entry in front of the next.
+func (s chainedStore) close(next uint64) error {
+	last, err := s.LastIndex()
+	if err != nil || last == 0 || last+1 >= next {
+		return err
+	}
+	first, err := s.FirstIndex()
+	if err != nil {
+		return err
+	}
+	return s.DeleteRange(first, last)
 }
 
 // before returns the sum of the entry that precedes this one: zeros when the log starts here.
@@ -86,6 +103,9 @@ func (s chainedStore) check() error {
 		}
 		if err := intact(&entry); err != nil {
 			return err
+		}
+		if entry.Index != index {
+			return fmt.Errorf("raft entry %d stands in the place of %d: %w", entry.Index, index, ErrDisk)
 		}
 		if before != nil && !bytes.Equal(before, entry.Extensions[:sumLength]) {
 			return fmt.Errorf("raft entry %d does not follow the one before it: %w", index, ErrDisk)

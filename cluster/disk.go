@@ -13,7 +13,6 @@ import (
 
 	raftboltdb "github.com/hashicorp/raft-boltdb/v2"
 	"go.etcd.io/bbolt"
-	bolterrors "go.etcd.io/bbolt/errors"
 )
 
 // What stands in a broker's directory.
@@ -22,7 +21,12 @@ const (
 	raftFile   = "raft.db"   // raft's log and votes
 	eventsFile = "events.db" // the event log
 	snapshots  = "snapshots" // made by raft's FileSnapshotStore
+
+	damagedFile = "damaged" // why this disk is not used again: written when damage is met that no start looks for
 )
+
+// parts are what a complete disk has.
+var parts = []string{markFile, raftFile, eventsFile, snapshots}
 
 // openTimeout bounds the wait for a lock that another process holds (FACTS R3).
 const openTimeout = 2 * time.Second
@@ -44,7 +48,7 @@ var (
 // present lists which of the directory's parts exist.
 func present(dir string) ([]string, error) {
 	var found []string
-	for _, name := range []string{markFile, raftFile, eventsFile, snapshots} {
+	for _, name := range append(parts, damagedFile) {
 		_, err := os.Lstat(filepath.Join(dir, name))
 		switch {
 		case err == nil:
@@ -67,15 +71,25 @@ func newMark() (string, error) {
 
 // writeMark completes a disk. It is durable when it returns.
 func writeMark(dir, mark string) error {
-	f, err := os.OpenFile(filepath.Join(dir, markFile), os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	return writeFile(filepath.Join(dir, markFile), []byte(mark+"\n"))
+}
+
+// writeFile makes a new file. It is durable when it returns.
+func writeFile(path string, data []byte) error {
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 	if err != nil {
 		return err
 	}
-	_, err = f.WriteString(mark + "\n")
+	_, err = f.Write(data)
 	if err := errors.Join(err, f.Sync(), f.Close()); err != nil {
 		return err
 	}
-	return syncDir(dir)
+	return syncDir(filepath.Dir(path))
+}
+
+// condemn has no start use the disk again. When even that cannot be written, the next start meets the damage once more.
+func condemn(dir string, why error) {
+	_ = writeFile(filepath.Join(dir, damagedFile), []byte(why.Error()+"\n"))
 }
 
 func syncDir(dir string) error {
@@ -86,7 +100,7 @@ func syncDir(dir string) error {
 	return errors.Join(d.Sync(), d.Close())
 }
 
-// readMark returns the id of a complete disk, after checking that every part is there and that no database was cut.
+// readMark returns the id of a complete disk, after checking that every part is there.
 func readMark(dir string) (string, error) {
 	found, err := present(dir)
 	if err != nil {
@@ -95,13 +109,11 @@ func readMark(dir string) (string, error) {
 	if len(found) == 0 {
 		return "", fmt.Errorf("%s: %w", dir, ErrEmpty)
 	}
-	if len(found) < 4 {
-		return "", fmt.Errorf("%s holds only %s: %w", dir, strings.Join(found, ", "), ErrDisk)
+	if why, err := os.ReadFile(filepath.Join(dir, damagedFile)); err == nil {
+		return "", fmt.Errorf("%s was found damaged: %.400q: %w", dir, strings.TrimSpace(string(why)), ErrDisk)
 	}
-	for _, name := range []string{raftFile, eventsFile} {
-		if err := checkWhole(filepath.Join(dir, name)); err != nil {
-			return "", err
-		}
+	if len(found) < len(parts) {
+		return "", fmt.Errorf("%s holds only %s: %w", dir, strings.Join(found, ", "), ErrDisk)
 	}
 	mark, err := os.ReadFile(filepath.Join(dir, markFile))
 	if err != nil {
@@ -110,36 +122,10 @@ func readMark(dir string) (string, error) {
 	return strings.TrimSuffix(string(mark), "\n"), nil
 }
 
-// checkWhole refuses a database file shorter than its own header says: reading past its end would be a SIGBUS (FACTS
-// R3). It opens read-only, which loads no page but the header.
-func checkWhole(path string) error {
-	db, err := bbolt.Open(path, 0o600, &bbolt.Options{ReadOnly: true, Timeout: openTimeout})
-	if errors.Is(err, bolterrors.ErrTimeout) {
-		return fmt.Errorf("%s is held by another process: %w", path, err)
-	}
-	if err != nil {
-		return fmt.Errorf("%s: %w: %w", path, ErrDisk, err)
-	}
-	defer db.Close()
-	tx, err := db.Begin(false)
-	if err != nil {
-		return fmt.Errorf("%s: %w", path, err)
-	}
-	defer tx.Rollback()
-	info, err := os.Stat(path)
-	if err != nil {
-		return err
-	}
-	if info.Size() < tx.Size() {
-		return fmt.Errorf("%s has %d bytes of %d: %w", path, info.Size(), tx.Size(), ErrDisk)
-	}
-	return nil
-}
-
 // openRaftStore opens raft.db; the caller closes it.
-func openRaftStore(dir string) (*raftboltdb.BoltStore, error) {
+func openRaftStore(dir string, seams Seams) (*raftboltdb.BoltStore, error) {
 	path := filepath.Join(dir, raftFile)
-	store, err := raftboltdb.New(raftboltdb.Options{Path: path, BoltOptions: &bbolt.Options{Timeout: openTimeout}})
+	store, err := raftboltdb.New(raftboltdb.Options{Path: path, BoltOptions: seams.store(&bbolt.Options{Timeout: openTimeout})})
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", path, err)
 	}

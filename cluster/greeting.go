@@ -1,151 +1,137 @@
 package cluster
 
 import (
-	"bytes"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
-	"net"
-	"sync"
+	"strconv"
+	"strings"
 	"time"
+	"unicode"
 
-	raftboltdb "github.com/hashicorp/raft-boltdb/v2"
+	"github.com/go-json-experiment/json"
+	"github.com/hashicorp/raft"
 
 	"pim-ssh/broker/statement"
 )
 
-const (
-	greetTimeout = 5 * time.Second // bounds the exchange of greetings
-	meetEvery    = 1 * time.Second
-)
+// greetTimeout bounds the exchange of greetings.
+const greetTimeout = 5 * time.Second
 
-// Why a broker is not spoken to, though it holds a key that policy lists.
-var (
-	// errForeign: the two raft logs begin differently.
-	errForeign = errors.New("the other broker was bootstrapped from another chain file")
-	// errOtherDisk: what that broker promised and stored is gone, and it may vote twice.
-	errOtherDisk = errors.New("the other broker came back with another disk: give it the disk it had, or take it out of the policy")
-)
-
-// greeting is what each side of a raft connection says first: which cluster it was bootstrapped for, and which disk it
-// is. A broker remembers the disk of every other one; the name is as good as the key that TLS has checked.
-type greeting struct {
-	origin statement.Hash
-	mark   string // markLength hex digits
-	name   statement.BrokerName
-	known  *raftboltdb.BoltStore // where disks are remembered
-}
-
+// markLength is how many hex digits a disk's id has.
 const markLength = 32
 
-// say writes the greeting: origin, mark, length of the name, name.
+var errGarbled = errors.New("what it says is no greeting")
+
+// greeting is what each side of a raft connection says first: which founding its log goes back to, which disk it is, and
+// as which member. It says no name: TLS has proved one, and what is said must agree.
+//
+// The accepting side answers with its own greeting, or with a refusal: one without an origin, whose last field is a
+// sentence for people.
+type greeting struct {
+	origin statement.Hash // of a broker that joined: the deployment
+	mark   statement.Disk
+	id     raft.ServerID // see Seat
+	events uint64        // that a broker that joined has folded: more than here, and it may know more than this broker
+
+	restore *statement.Proof // of a broker that was restored: what its origin is the hash of
+}
+
+// restored stands behind the id of a broker that was restored; the restore statement follows the greeting, by its length.
+const restored = "restored"
+
+// say writes a greeting: origin, mark, length of the rest, the rest.
 func (g greeting) say(w io.Writer) error {
-	said := append(g.origin[:], g.mark...)
-	said = append(said, byte(len(g.name)))
-	_, err := w.Write(append(said, g.name...))
+	rest := string(g.id)
+	if seatOf(g.id).Disk != "" {
+		rest += " " + strconv.FormatUint(g.events, 10)
+	}
+	if g.restore == nil {
+		return sayFields(w, g.origin, string(g.mark), rest)
+	}
+	proof, err := json.Marshal(g.restore, json.Deterministic(true))
+	if err == nil {
+		err = sayFields(w, g.origin, string(g.mark), rest+" "+restored)
+	}
+	if err == nil {
+		_, err = w.Write(append(binary.BigEndian.AppendUint32(nil, uint32(len(proof))), proof...))
+	}
 	return err
 }
 
-// hear reads the other side's greeting and holds it to ours.
-func (g greeting) hear(r io.Reader) error {
-	var fixed [len(g.origin) + markLength + 1]byte
+// hearRestore reads what follows the greeting of a broker that was restored.
+func hearRestore(r io.Reader, origin statement.Hash) (*statement.Proof, error) {
+	var length [4]byte
+	if _, err := io.ReadFull(r, length[:]); err != nil {
+		return nil, err
+	}
+	if binary.BigEndian.Uint32(length[:]) > 2*statement.MaxPayload {
+		return nil, errors.New("its restore statement is too long")
+	}
+	data := make([]byte, binary.BigEndian.Uint32(length[:]))
+	if _, err := io.ReadFull(r, data); err != nil {
+		return nil, err
+	}
+	proof, err := statement.ParseProof(data)
+	if err == nil && proof.Hash() != origin {
+		err = errors.New("its restore statement is another one")
+	}
+	return &proof, err
+}
+
+// refuse writes a refusal in place of a greeting.
+func refuse(w io.Writer, why error) error {
+	sentence := why.Error()
+	return sayFields(w, statement.Hash{}, strings.Repeat("0", markLength), sentence[:min(len(sentence), 255)])
+}
+
+func sayFields(w io.Writer, origin statement.Hash, mark, rest string) error {
+	said := append(origin[:], mark...)
+	said = append(said, byte(len(rest)))
+	_, err := w.Write(append(said, rest...))
+	return err
+}
+
+// refusedError is a refusal that was heard.
+type refusedError struct{ sentence string }
+
+// Error says what the other broker said, in what can be printed of it: its author may be owned.
+func (e refusedError) Error() string {
+	return "refused: " + strings.Map(func(r rune) rune {
+		if !unicode.IsPrint(r) || r == unicode.ReplacementChar {
+			return '?'
+		}
+		return r
+	}, e.sentence)
+}
+
+// hear reads the other side's greeting; its refusal is a refusedError.
+func hear(r io.Reader) (greeting, error) {
+	var fixed [len(statement.Hash{}) + markLength + 1]byte
 	if _, err := io.ReadFull(r, fixed[:]); err != nil {
-		return err
+		return greeting{}, err
 	}
-	name := make([]byte, fixed[len(fixed)-1])
-	if _, err := io.ReadFull(r, name); err != nil {
-		return err
+	rest := make([]byte, fixed[len(fixed)-1])
+	if _, err := io.ReadFull(r, rest); err != nil {
+		return greeting{}, err
 	}
-	if !bytes.Equal(fixed[:len(g.origin)], g.origin[:]) {
-		return fmt.Errorf("%q: %w", name, errForeign)
+	origin := statement.Hash(fixed[:len(statement.Hash{})])
+	if origin.IsZero() {
+		return greeting{}, refusedError{string(rest)}
 	}
-	return g.remember(name, fixed[len(g.origin):len(g.origin)+markLength])
-}
-
-// remember keeps the disk that a broker had the first time it was met, and refuses any other from then on.
-func (g greeting) remember(name, mark []byte) error {
-	key := diskOf(name)
-	before, err := g.known.Get(key)
+	mark, err := statement.ParseDisk(string(fixed[len(origin) : len(fixed)-1]))
+	id, events, joined := strings.Cut(string(rest), " ")
+	g := greeting{origin: origin, mark: mark, id: raft.ServerID(id)}
 	switch {
-	case errors.Is(err, raftboltdb.ErrKeyNotFound):
-		return g.known.Set(key, mark)
-	case err != nil:
-		return err
-	case !bytes.Equal(before, mark):
-		return fmt.Errorf("%q: %w", name, errOtherDisk)
-	}
-	return nil
-}
-
-func diskOf(name []byte) []byte { return append([]byte("pim-disk-of "), name...) }
-
-// knows reports whether a broker's disk is remembered.
-func (g greeting) knows(name statement.BrokerName) bool {
-	_, err := g.known.Get(diskOf([]byte(name)))
-	return err == nil
-}
-
-// exchange greets the broker that was dialled. The connection is closed on an error.
-func (g greeting) exchange(conn net.Conn) error {
-	err := conn.SetDeadline(time.Now().Add(greetTimeout))
-	if err == nil {
-		err = g.say(conn)
-	}
-	if err == nil {
-		err = g.hear(conn)
-	}
-	if err == nil {
-		err = conn.SetDeadline(time.Time{})
+	case err != nil || !joined:
+	case events == restored:
+		g.restore, err = hearRestore(r, origin)
+	default:
+		g.events, err = strconv.ParseUint(events, 10, 64)
 	}
 	if err != nil {
-		return errors.Join(err, conn.Close())
+		return greeting{}, fmt.Errorf("%w: %w", errGarbled, err)
 	}
-	return nil
-}
-
-// meet dials every other broker until all have greeted: a disk can only be missed by those who knew it.
-func (n *Node) meet() {
-	again := time.NewTicker(meetEvery)
-	defer again.Stop()
-	for {
-		left := 0
-		for _, other := range n.begin.voters().Servers {
-			if name := statement.BrokerName(other.ID); name == n.name || n.wire.greeting.knows(name) {
-				continue
-			}
-			left++
-			if conn, err := n.wire.Dial(other.Address, meetEvery); err == nil {
-				conn.Close()
-			}
-		}
-		if left == 0 {
-			return
-		}
-		select {
-		case <-again.C:
-		case <-n.closing:
-			return
-		}
-	}
-}
-
-// incoming is a connection whose dialler has to greet first; greetings are exchanged on the first read.
-type incoming struct {
-	net.Conn
-	greeting greeting
-	once     sync.Once
-	err      error
-}
-
-// Read reads what follows the greeting.
-func (c *incoming) Read(p []byte) (int, error) {
-	c.once.Do(func() {
-		if c.err = c.greeting.hear(c.Conn); c.err == nil {
-			c.err = c.greeting.say(c.Conn)
-		}
-	})
-	if c.err != nil {
-		return 0, c.err
-	}
-	return c.Conn.Read(p)
+	return g, nil
 }

@@ -3,6 +3,7 @@ package cluster
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/hashicorp/raft"
@@ -11,12 +12,9 @@ import (
 	"pim-ssh/broker/statement"
 )
 
-// dismissEvery is how late a broker that policy no longer lists loses its vote. Its key is refused at once.
-const dismissEvery = 2 * time.Second
-
 // keep looks after what falls to a leader, until the node closes.
 func (n *Node) keep() {
-	look := time.NewTicker(dismissEvery)
+	look := time.NewTimer(membersEvery)
 	defer look.Stop()
 	for {
 		select {
@@ -26,11 +24,26 @@ func (n *Node) keep() {
 				n.begins()
 			}
 		case <-look.C:
-			n.dismiss()
+			ctx, cancel := context.WithTimeout(context.Background(), viewTimeout)
+			next := membersEvery
+			if n.raft.State() == raft.Leader && !n.misled(ctx) && n.members(ctx) {
+				next = stepEvery
+			}
+			cancel()
+			look.Reset(next)
 		case <-n.closing:
 			return
 		}
 	}
+}
+
+// misled hands leadership over when this broker's clock is the odd one: it would take what people sign for too old or too new.
+func (n *Node) misled(ctx context.Context) bool {
+	if n.alone() || !n.wire.clocks.odd(ctx) {
+		return false
+	}
+	n.log.Error("CLOCK: this broker's clock differs from most brokers': another one is to lead", "clock", n.now(), "error", n.HandOver())
+	return true
 }
 
 // begins catches up at once, so that the first write need not, and files what is missing of the founding chain.
@@ -38,14 +51,16 @@ func (n *Node) begins() {
 	retry := time.NewTicker(askEvery)
 	defer retry.Stop()
 	for n.raft.State() == raft.Leader {
+		term := n.raft.CurrentTerm()
 		ctx, cancel := context.WithTimeout(context.Background(), viewTimeout)
 		err := n.found(ctx)
 		cancel()
 		switch {
 		case err == nil:
+			n.founded = term
 			return
 		case broker.KindOf(err) != broker.Unavailable:
-			n.machine.fail(fmt.Errorf("the first policy was refused: %w", err))
+			n.machine.fail(fmt.Errorf("the first command was refused: %w", err))
 			return
 		}
 		select {
@@ -56,32 +71,16 @@ func (n *Node) begins() {
 	}
 }
 
-// dismiss takes the vote of brokers that policy no longer lists: a majority is one of those that are left.
-func (n *Node) dismiss() {
-	if n.raft.State() != raft.Leader {
-		return
-	}
-	members := n.raft.GetConfiguration()
-	if members.Error() != nil {
-		return
-	}
-	listed := n.Chain().Current().Brokers
-	for _, server := range members.Configuration().Servers {
-		if _, stays := listed[statement.BrokerName(server.ID)]; stays {
-			continue
-		}
-		err := n.raft.RemoveServer(server.ID, 0, enqueueTimeout).Error()
-		n.log.Warn("a broker that policy no longer lists loses its vote", "broker", server.ID, "error", err)
-	}
-}
-
-// found files the revisions of the founding chain that the log does not have yet.
+// found files what the log does not have yet of what this cluster was founded with. A broker that joined founds nothing.
 func (n *Node) found(ctx context.Context) error {
 	if err := n.lead(ctx); err != nil {
 		return unavailable(err)
 	}
-	var have uint64
-	if err := n.machine.read(func(state *broker.State) { have = state.Chain().Ref().Revision }); err != nil {
+	if n.joined() {
+		return nil
+	}
+	var have, epoch uint64
+	if err := n.machine.read(func(state *broker.State) { have, epoch = state.Chain().Ref().Revision, state.Epoch().Number }); err != nil {
 		return unavailable(err)
 	}
 	look := func(ctx context.Context, fn func(*broker.State)) error {
@@ -90,10 +89,13 @@ func (n *Node) found(ctx context.Context) error {
 		}
 		return n.machine.read(fn)
 	}
-	for revision := have; revision < uint64(len(n.begin.proofs)); revision++ {
-		command, err := broker.CommandFor(n.begin.proofs[revision], 0)
+	for i, proof := range n.begin.missing(have, epoch) {
+		command, err := broker.CommandFor(proof, 0)
 		if err != nil {
 			return err
+		}
+		if have == 0 && i == 0 {
+			command.Founding = uint64(len(n.begin.proofs))
 		}
 		if _, err := n.propose(ctx, command, look); err != nil {
 			return err
@@ -102,8 +104,25 @@ func (n *Node) found(ctx context.Context) error {
 	return nil
 }
 
+// missing are the statements that the first leader files, and has not: the founding chain, or the restore.
+func (f founding) missing(revision, epoch uint64) []statement.Proof {
+	switch {
+	case f.restore == nil:
+		return f.proofs[min(revision, uint64(len(f.proofs))):]
+	case epoch < f.epoch:
+		return []statement.Proof{*f.restore}
+	default:
+		return nil
+	}
+}
+
+// joined reports whether this broker came to a cluster that others founded.
+func (n *Node) joined() bool { return seatOf(n.id).Disk != "" }
+
 // alone reports whether there is nobody to hand leadership to.
-func (n *Node) alone() bool { return len(n.begin.voters().Servers) == 1 }
+func (n *Node) alone() bool {
+	return !slices.ContainsFunc(n.Seats(), func(s Seat) bool { return s.Votes && s.id() != n.id })
+}
 
 // HandOver lets another broker lead, if this one does and there is another. It returns when that has happened, or cannot.
 func (n *Node) HandOver() error {
@@ -114,15 +133,4 @@ func (n *Node) HandOver() error {
 		return fmt.Errorf("handing leadership over: %w", err)
 	}
 	return nil
-}
-
-// fetch gets events that this broker missed from the one that leads.
-func (n *Node) fetch(index uint64) ([][]byte, error) {
-	leader := n.Leader()
-	if leader == "" || leader == n.name || n.peers == nil {
-		return nil, errNoLeader
-	}
-	ctx, cancel := context.WithTimeout(context.Background(), wireTimeout)
-	defer cancel()
-	return n.peers.Events(ctx, leader, index)
 }

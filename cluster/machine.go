@@ -20,24 +20,26 @@ import (
 // Once something happens that would make this broker differ from its peers, it stops for ever: it applies, answers and
 // snapshots nothing more, and failed is closed.
 type machine struct {
-	log  *EventLog
-	now  func() statement.Time
-	said *slog.Logger
+	log   *EventLog
+	disk  *failstop
+	now   func() statement.Time
+	said  *slog.Logger
+	seams Seams
 
 	mu      sync.RWMutex
 	state   *broker.State
 	changed chan struct{} // closed and replaced when the log grows
+	done    uint64        // the latest raft entry that was applied; 0 until one is
+	moved   chan struct{} // closed and replaced when done is set
 	cause   error         // why it stopped
 	failed  chan struct{}
 	fetch   fetch          // nil while the disk is being opened
 	alarmed statement.Time // when the clock was last complained of
 }
 
-// fetch gets committed events from index on from the broker that leads.
-type fetch func(index uint64) ([][]byte, error)
-
-func newMachine(log *EventLog, now func() statement.Time, said *slog.Logger) *machine {
-	return &machine{log: log, now: now, said: said, state: broker.NewState(), changed: make(chan struct{}), failed: make(chan struct{})}
+func newMachine(log *EventLog, disk *failstop, now func() statement.Time, said *slog.Logger, seams Seams) *machine {
+	return &machine{log: log, disk: disk, now: now, said: said, seams: seams, state: broker.NewState(), changed: make(chan struct{}), moved: make(chan struct{}),
+		failed: make(chan struct{})}
 }
 
 // fetchBy says how to get events that this broker missed, once it can talk to others.
@@ -53,20 +55,30 @@ type applied struct {
 	err     error
 }
 
-// Apply decides one committed command and folds its events.
+// Apply decides one committed command and folds its events. Only the fold is done while others may not look: this
+// goroutine alone changes the state, and a slow disk holds up no reader.
 func (m *machine) Apply(entry *raft.Log) any {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	if m.cause != nil {
-		return applied{err: m.cause}
+	m.seams.pass(PointApply)
+	if err := m.stopped(); err != nil {
+		return applied{err: err}
 	}
 	outcome, err := m.apply(entry.Data)
 	var refused *broker.Error
 	if err != nil && (broker.MustStop(err) || !errors.As(err, &refused)) {
-		m.stop(fmt.Errorf("raft entry %d: %w", entry.Index, err))
-		return applied{err: m.cause}
+		m.fail(fmt.Errorf("raft entry %d: %w", entry.Index, err))
+		return applied{err: m.stopped()}
 	}
+	m.passed(entry.Index)
 	return applied{outcome, err}
+}
+
+// passed tells everybody who waits that one more raft entry was applied.
+func (m *machine) passed(entry uint64) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.done = entry
+	close(m.moved)
+	m.moved = make(chan struct{})
 }
 
 func (m *machine) apply(data []byte) (broker.Outcome, error) {
@@ -91,14 +103,31 @@ func (m *machine) apply(data []byte) (broker.Outcome, error) {
 			return broker.Outcome{}, err
 		}
 	}
-	if err := m.log.append(m.state.Index(), leaves); err != nil {
+	err = m.disk.do(eventsFile, func() error {
+		return m.seams.write(PointEvents, func() error { return m.log.append(m.state.Index(), leaves) })
+	})
+	if err != nil {
 		return broker.Outcome{}, err
 	}
-	for _, event := range decided.Events {
-		broker.Evolve(m.state, event)
+	m.fold(decided.Events)
+	return decided.Outcome, refusal
+}
+
+// fold shows events that are on the disk.
+func (m *machine) fold(events []broker.Event) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, event := range events {
+		m.seams.evolve(m.state, event)
 	}
 	m.grown()
-	return decided.Outcome, refusal
+}
+
+// stopped returns why the machine stands still, or nil.
+func (m *machine) stopped() error {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	return m.cause
 }
 
 // grown tells everybody who waits that there are more events. The caller holds mu.
@@ -144,6 +173,25 @@ func (m *machine) read(fn func(*broker.State)) error {
 	return nil
 }
 
+// pass waits until the raft entry with this index was applied.
+func (m *machine) pass(ctx context.Context, entry uint64) error {
+	for {
+		m.mu.RLock()
+		done, moved := m.done, m.moved
+		m.mu.RUnlock()
+		if done >= entry {
+			return nil
+		}
+		select {
+		case <-moved:
+		case <-m.failed:
+			return m.cause
+		case <-ctx.Done():
+			return fmt.Errorf("raft entry %d of %d: %w", done, entry, ctx.Err())
+		}
+	}
+}
+
 // reach waits until the state has folded so many events.
 func (m *machine) reach(ctx context.Context, events uint64) error {
 	for {
@@ -178,7 +226,7 @@ func (m *machine) Snapshot() (raft.FSMSnapshot, error) {
 		return nil, m.cause
 	}
 	data, err := broker.EncodeState(m.state)
-	return frozen(data), err
+	return frozen{data, m.disk, m.seams}, err
 }
 
 // Restore takes a stored state in place of the one there is. The event log must reach as far.
@@ -192,77 +240,33 @@ func (m *machine) Restore(stored io.ReadCloser) error {
 	if err != nil {
 		return fmt.Errorf("snapshot: %w", err)
 	}
-	m.mu.Lock()
-	defer m.mu.Unlock()
 	if err := m.catchUp(state); err != nil {
 		return err
 	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
 	m.state = state
 	m.grown()
 	return nil
 }
 
-// catchUp makes the event log reach as far as a snapshot that another broker sent. The events come from that broker too:
-// what it says is folded onto what is here, and must give the very state of the snapshot. The caller holds mu.
-func (m *machine) catchUp(snapshot *broker.State) error {
-	have, err := m.log.Len()
-	if err != nil || have >= snapshot.Index() {
-		return err
-	}
-	if m.fetch == nil {
-		return fmt.Errorf("the snapshot reaches event %d, %s only %d: %w", snapshot.Index(), eventsFile, have, ErrDisk)
-	}
-	data, err := broker.EncodeState(m.state)
-	if err != nil {
-		return err
-	}
-	folded, err := broker.DecodeState(data) // a copy: raft may yet send the commands themselves
-	if err != nil {
-		return err
-	}
-	for have = folded.Index(); have < snapshot.Index(); have = folded.Index() {
-		leaves, err := m.fetch(have)
-		if err == nil && len(leaves) == 0 {
-			err = errors.New("there are none")
-		}
-		if err == nil {
-			err = m.fold(folded, leaves[:min(uint64(len(leaves)), snapshot.Index()-have)])
-		}
-		if err != nil {
-			return fmt.Errorf("events from %d: %w", have, err)
-		}
-	}
-	if folded.Digest() != snapshot.Digest() {
-		m.stop(fmt.Errorf("the events up to %d do not give the leader's snapshot: %w", have, broker.ErrDiverged))
-		return m.cause
-	}
-	return nil
-}
-
-// fold appends events that were decided elsewhere, and folds them.
-func (m *machine) fold(state *broker.State, leaves [][]byte) error {
-	if err := m.log.append(state.Index(), leaves); err != nil {
-		return err
-	}
-	for _, leaf := range leaves {
-		event, err := broker.DecodeEvent(leaf)
-		if err != nil {
-			return err
-		}
-		broker.Evolve(state, event)
-	}
-	return nil
-}
-
 // frozen is an encoded state on its way into a snapshot.
-type frozen []byte
+type frozen struct {
+	data  []byte
+	disk  *failstop
+	seams Seams
+}
 
 // Persist writes the state.
 func (f frozen) Persist(sink raft.SnapshotSink) error {
-	if _, err := sink.Write(f); err != nil {
-		return errors.Join(err, sink.Cancel())
-	}
-	return sink.Close()
+	return f.disk.do(snapshots, func() error {
+		return f.seams.write(PointSnapshot, func() error {
+			if _, err := sink.Write(f.data); err != nil {
+				return errors.Join(err, sink.Cancel())
+			}
+			return sink.Close()
+		})
+	})
 }
 
 // Release has nothing to release.

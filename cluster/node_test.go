@@ -113,10 +113,10 @@ func TestTimeIsStampedHereAndNeverGoesBack(t *testing.T) {
 func TestWhatMustStopStopsTheNodeForEver(t *testing.T) {
 	for name, data := range map[string][]byte{
 		"an unknown command version": []byte(`{"v":2}`),
-		"an unknown rules version":   []byte(`{"v":1,"at":"2026-11-23T08:00:00Z","kind":"Tick","rules":2}`),
-		"an unknown command kind":    []byte(`{"v":1,"at":"2026-11-23T08:00:00Z","kind":"Grant","rules":1}`),
+		"an unknown rules version":   []byte(`{"v":1,"at":"2026-11-23T08:00:00Z","kind":"Tick","rules":3}`),
+		"an unknown command kind":    []byte(`{"v":1,"at":"2026-11-23T08:00:00Z","kind":"Grant","rules":2}`),
 		"bytes that are no command":  []byte(`}`),
-		"another state's digest": []byte(`{"v":1,"at":"2026-11-23T08:00:00Z","kind":"Tick","rules":1,"state":{"index":1,` +
+		"another state's digest": []byte(`{"v":1,"at":"2026-11-23T08:00:00Z","kind":"Tick","rules":2,"state":{"index":1,` +
 			`"digest":"0000000000000000000000000000000000000000000000000000000000000000"}}`),
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -32,10 +32,11 @@ func (n *Node) propose(ctx context.Context, command broker.Command, look func(co
 	var idle applied
 	var ahead statement.Time
 	err := look(ctx, func(state *broker.State) {
-		if state.Now() > n.now().Add(broker.MaxSkew) {
+		if state.Now() > n.now().Add(broker.MaxSkew) && command.Kind != broker.BeginEpoch { // which sets the log's time right
 			ahead = state.Now()
 			return
 		}
+		command = command.Under(state)
 		decided, err := broker.Decide(state, command)
 		changes = len(decided.Events) > 0 || command.Kind == broker.Tick
 		idle = applied{decided.Outcome, err}
@@ -47,6 +48,12 @@ func (n *Node) propose(ctx context.Context, command broker.Command, look func(co
 		return broker.Outcome{}, err
 	}
 	if !changes {
+		return idle.outcome, idle.err
+	}
+	if err := n.spare(command.Room()); err != nil {
+		return broker.Outcome{}, err
+	}
+	if idle.err != nil && n.Low() { // what is refused needs no record as much as what ends access does
 		return idle.outcome, idle.err
 	}
 	return n.apply(ctx, command)

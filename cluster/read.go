@@ -6,6 +6,8 @@ import (
 	"sync"
 	"time"
 
+	"github.com/hashicorp/raft"
+
 	"pim-ssh/broker"
 	"pim-ssh/broker/policy"
 	"pim-ssh/broker/statement"
@@ -20,7 +22,7 @@ const (
 
 var (
 	errNoLeader = errors.New("no broker leads")
-	errNothing  = errors.New("the first policy is not filed yet")
+	errNothing  = errors.New("the first policy, or the restore, is not filed yet")
 )
 
 // View lets fn look at a state that holds everything acknowledged before View was called, whoever leads: a leader makes
@@ -50,7 +52,7 @@ func (n *Node) show(err error, fn func(*broker.State)) error {
 	empty := false
 	if err == nil {
 		err = n.machine.read(func(state *broker.State) {
-			if empty = state.Index() == 0; !empty {
+			if empty = state.Index() == 0 || state.Epoch().Number < n.begin.epoch; !empty {
 				fn(state)
 			}
 		})
@@ -65,8 +67,15 @@ func (n *Node) show(err error, fn func(*broker.State)) error {
 }
 
 // Local lets fn look at what this node has applied, whoever leads: committed, but perhaps not all that is. The record is
-// made from it; it answers nobody.
-func (n *Node) Local(fn func(*broker.State)) error { return n.machine.read(fn) }
+// made from it; it answers nobody. Before a restore is filed there is nothing: nobody may sign the copy for a record.
+func (n *Node) Local(fn func(*broker.State)) error {
+	return n.machine.read(func(state *broker.State) {
+		if state.Epoch().Number < n.begin.epoch {
+			state = broker.NewState()
+		}
+		fn(state)
+	})
+}
 
 // Chain returns the policy chain as far as this node knows it, whoever leads: enough to know the other brokers' keys and
 // places, and for nothing that answers a person or a host.
@@ -82,8 +91,8 @@ func (n *Node) Chain() policy.Chain {
 
 // Leader returns the broker that leads as far as this node knows, or "".
 func (n *Node) Leader() statement.BrokerName {
-	_, id := n.raft.LeaderWithID()
-	return statement.BrokerName(id)
+	name, _ := n.raft.LeaderWithID()
+	return statement.BrokerName(name)
 }
 
 // Ready waits until this node can answer for the cluster.
@@ -136,19 +145,21 @@ func (n *Node) askLeader(ctx context.Context) (uint64, error) {
 	return n.peers.Index(ctx, leader)
 }
 
-// lead returns nil when this node leads and has applied what was committed before it did. Leader leases alone would not
-// do (FACTS R5).
+// lead returns nil when this node leads and has applied what was committed when it was called. Leader leases alone would
+// not do (FACTS R5), and neither would its word that it leads: what is committed, another broker may have applied and
+// shown before this one has.
 func (n *Node) lead(ctx context.Context) error {
-	term := n.raft.CurrentTerm()
+	term, last := n.raft.CurrentTerm(), n.raft.LastIndex()
 	n.mu.Lock()
-	caughtUp := n.caught == term
+	caughtUp, since := n.caught == term, n.since
 	n.mu.Unlock()
 	if caughtUp {
-		if err := await(ctx, n.raft.VerifyLeader()); err != nil {
+		committed := n.raft.CommitIndex()
+		if err := await(ctx, n.seams.verify(n.raft)); err != nil {
 			return err
 		}
 		if n.raft.CurrentTerm() == term {
-			return nil
+			return n.folded(ctx, since, committed)
 		}
 	}
 	if err := await(ctx, n.raft.Barrier(enqueueTimeout)); err != nil {
@@ -156,7 +167,26 @@ func (n *Node) lead(ctx context.Context) error {
 	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	n.caught = term
+	n.caught, n.since = term, last
+	return nil
+}
+
+// folded waits until the commands among the raft entries after since, up to committed, are applied. What the log no longer
+// holds is in a snapshot, and so was applied.
+func (n *Node) folded(ctx context.Context, since, committed uint64) error {
+	for index := committed; index > since; index-- {
+		var entry raft.Log
+		err := n.entries.GetLog(index, &entry)
+		if errors.Is(err, raft.ErrLogNotFound) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		if entry.Type == raft.LogCommand {
+			return n.machine.pass(ctx, index)
+		}
+	}
 	return nil
 }
 

@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"io"
 	"time"
 
 	"github.com/hashicorp/raft"
@@ -17,24 +18,21 @@ const (
 	enqueueTimeout   = 5 * time.Second
 	readyEvery       = 10 * time.Millisecond
 
-	aloneTimeout     = 50 * time.Millisecond   // nobody else's heartbeat could be late
 	heartbeatTimeout = 500 * time.Millisecond  // a silent leader is doubted after one to two of these
 	electionTimeout  = 1000 * time.Millisecond // a candidate that nobody elected waits one to two of these
 	leaseTimeout     = 400 * time.Millisecond  // a leader that no majority hears stops leading: before anybody doubts it
 )
 
-func raftConfig(config Config, voters int) *raft.Config {
+func raftConfig(id raft.ServerID, log io.Writer) *raft.Config {
 	c := raft.DefaultConfig()
-	c.LocalID = raft.ServerID(config.Name)
-	c.LogOutput = config.Log
+	c.LocalID = id
+	c.LogOutput = log
 	c.LogLevel = "WARN"
 	c.SnapshotThreshold = snapshotAfter
 	c.SnapshotInterval = snapshotCheck
 	c.TrailingLogs = trailingCommands
 	c.NoLegacyTelemetry = true
 	c.HeartbeatTimeout, c.ElectionTimeout, c.LeaderLeaseTimeout = heartbeatTimeout, electionTimeout, leaseTimeout
-	if voters == 1 {
-		c.HeartbeatTimeout, c.ElectionTimeout, c.LeaderLeaseTimeout = aloneTimeout, aloneTimeout, aloneTimeout
-	}
+	c.ShutdownOnRemove = false // who was removed is told so, and may be asked
 	return c
 }

@@ -16,50 +16,48 @@ import (
 // say. Both sides of every connection have proved the key of a broker before cluster sees it: package api's TLS does
 // that for Listener and for Dial.
 type Wire struct {
-	Listener net.Listener // connections that agreed on pim-raft/1
+	Listener net.Listener // connections that agreed on pim-raft/1; Accept fails only once it is closed
 	Dial     func(ctx context.Context, name statement.BrokerName) (net.Conn, error)
-	Peers    Peers
+	// Who is the broker whose key the other side of an accepted connection proved. A name with an error is told the error and
+	// no more; without a name the connection ends.
+	Who   func(net.Conn) (statement.BrokerName, error)
+	Peers Peers
 }
 
 // Peers asks other brokers what raft does not say. Errors of any kind mean no answer.
 type Peers interface {
 	// Index asks a broker, which must lead, how many events there are by now.
 	Index(ctx context.Context, leader statement.BrokerName) (uint64, error)
-	// Events asks a broker for committed events from index on, in order; fewer than there are, if it likes.
+	// Sum asks a broker for the sum of the first so many events, of which it has so many. ErrNoSums says that its build
+	// makes none. That broker must not have to find out first whether it leads: it may need the one that asks for that.
+	Sum(ctx context.Context, leader statement.BrokerName, events uint64) (statement.Hash, error)
+	// Status asks a broker, which need not lead, how it is.
+	Status(ctx context.Context, name statement.BrokerName) (Status, error)
+	// Events asks any broker for committed events from index on, in order; fewer than there are, if it likes.
 	Events(ctx context.Context, from statement.BrokerName, index uint64) ([][]byte, error)
 }
 
-// layer is raft's view of a Wire. Raft's addresses are brokers' names. Every connection begins with greetings.
-type layer struct {
+// outbound is how raft reaches other brokers. Raft's addresses are brokers' names. Every connection begins with greetings.
+type outbound struct {
 	Wire
-	greeting greeting
+	*mute // nothing comes in here
+	door  *door
 }
 
 // Dial reaches another broker.
-func (l layer) Dial(address raft.ServerAddress, timeout time.Duration) (net.Conn, error) {
+func (o outbound) Dial(address raft.ServerAddress, timeout time.Duration) (net.Conn, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), timeout)
 	defer cancel()
-	conn, err := l.Wire.Dial(ctx, statement.BrokerName(address))
+	name := statement.BrokerName(address)
+	conn, err := o.Wire.Dial(ctx, name)
 	if err != nil {
 		return nil, err
 	}
-	return conn, l.greeting.exchange(conn)
+	return conn, o.door.greet(name, conn)
 }
-
-// Accept waits for another broker.
-func (l layer) Accept() (net.Conn, error) {
-	conn, err := l.Listener.Accept()
-	if err != nil {
-		return nil, err
-	}
-	return &incoming{Conn: conn, greeting: l.greeting}, nil
-}
-
-// Close stops accepting.
-func (l layer) Close() error { return l.Listener.Close() }
 
 // Addr is this broker's name.
-func (l layer) Addr() net.Addr { return address(l.greeting.name) }
+func (o outbound) Addr() net.Addr { return address(o.door.name) }
 
 // address is a broker's name as raft's address.
 type address string
@@ -69,11 +67,18 @@ func (address) Network() string { return "broker" }
 
 func (a address) String() string { return string(a) }
 
+// AppendEntriesPipeline declines: one request follows the other. Raft's pipeline can lose the reader of its answers when a
+// follower says no, and then sends that follower nothing more for as long as this leader leads, while heartbeats keep it
+// content.
+func (*transport) AppendEntriesPipeline(raft.ServerID, raft.ServerAddress) (raft.AppendPipeline, error) {
+	return nil, raft.ErrPipelineReplicationNotSupported
+}
+
 // Alone is a Wire to nobody, for a cluster of one.
 func Alone() Wire {
-	return Wire{Listener: &mute{closed: make(chan struct{})}, Dial: func(context.Context, statement.BrokerName) (net.Conn, error) {
-		return nil, errors.New("this broker is alone")
-	}}
+	errAlone := errors.New("this broker is alone")
+	return Wire{Listener: newMute(), Dial: func(context.Context, statement.BrokerName) (net.Conn, error) { return nil, errAlone },
+		Who: func(net.Conn) (statement.BrokerName, error) { return "", errAlone }}
 }
 
 // mute accepts nothing until it is closed.
@@ -81,6 +86,8 @@ type mute struct {
 	once   sync.Once
 	closed chan struct{}
 }
+
+func newMute() *mute { return &mute{closed: make(chan struct{})} }
 
 // Accept waits for Close.
 func (m *mute) Accept() (net.Conn, error) {

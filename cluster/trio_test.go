@@ -25,20 +25,30 @@ type trio struct {
 	names []statement.BrokerName
 	dirs  map[statement.BrokerName]string
 
-	mu    sync.Mutex
-	nodes map[statement.BrokerName]*Node
-	ports map[statement.BrokerName]string
-	cut   map[statement.BrokerName]bool
-	conns map[net.Conn][2]statement.BrokerName
-	ahead map[statement.BrokerName]statement.Seconds // how far a broker's clock is ahead of the real one
-	said  map[statement.BrokerName]*bytes.Buffer
+	mu     sync.Mutex
+	nodes  map[statement.BrokerName]*Node
+	ports  map[statement.BrokerName]string
+	cut    map[statement.BrokerName]bool
+	conns  map[net.Conn][2]statement.BrokerName
+	ahead  map[statement.BrokerName]statement.Seconds // how far a broker's clock is ahead of the real one
+	said   map[statement.BrokerName]*bytes.Buffer
+	asked  map[statement.BrokerName]int  // how often a broker was asked for events
+	lies   map[statement.BrokerName]bool // whether it then alters one
+	noSums bool                          // all are of a build that makes none
 }
 
 func newTrio(t *testing.T) *trio {
 	t.Helper()
-	r := &trio{t: t, names: []statement.BrokerName{"b1", "b2", "b3"}, dirs: map[statement.BrokerName]string{}, nodes: map[statement.BrokerName]*Node{},
+	return newTrioOf(t, "b1", "b2", "b3")
+}
+
+// newTrioOf founds a cluster of other brokers.
+func newTrioOf(t *testing.T, names ...statement.BrokerName) *trio {
+	t.Helper()
+	r := &trio{t: t, names: names, dirs: map[statement.BrokerName]string{}, nodes: map[statement.BrokerName]*Node{},
 		ports: map[statement.BrokerName]string{}, cut: map[statement.BrokerName]bool{}, conns: map[net.Conn][2]statement.BrokerName{},
-		ahead: map[statement.BrokerName]statement.Seconds{}, said: map[statement.BrokerName]*bytes.Buffer{}}
+		ahead: map[statement.BrokerName]statement.Seconds{}, said: map[statement.BrokerName]*bytes.Buffer{},
+		asked: map[statement.BrokerName]int{}, lies: map[statement.BrokerName]bool{}}
 	r.world = forger.New(t, func(doc *policy.Document) {
 		for _, name := range r.names[1:] {
 			doc.Brokers[name] = policy.Broker{Address: string(name) + ":7443", Identity: keyOf(t), CA: keyOf(t), Log: keyOf(t)}
@@ -54,9 +64,12 @@ func newTrio(t *testing.T) *trio {
 	t.Cleanup(func() {
 		for _, name := range r.names {
 			r.close(name)
+			if t.Failed() {
+				t.Logf("%s:\n%s", name, r.said[name])
+			}
 		}
 	})
-	r.ready("b1", "b2", "b3")
+	r.ready(names...)
 	return r
 }
 
@@ -82,7 +95,7 @@ func (r *trio) open(name statement.BrokerName) {
 		r.mu.Lock()
 		defer r.mu.Unlock()
 		return forger.Now().Add(r.ahead[name])
-	}, Wire: Wire{Listener: listener, Dial: r.dialFrom(name), Peers: asking{r, name}}})
+	}, Wire: Wire{Listener: listener, Dial: r.dialFrom(name), Who: r.who, Peers: asking{r, name}}})
 	if err != nil {
 		r.t.Fatal(err)
 	}
@@ -137,13 +150,29 @@ func (r *trio) dialFrom(from statement.BrokerName) func(context.Context, stateme
 	}
 }
 
+// who is the broker that dialled a connection: what TLS would have proved.
+func (r *trio) who(accepted net.Conn) (statement.BrokerName, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for conn, ends := range r.conns {
+		if conn.LocalAddr().String() == accepted.RemoteAddr().String() {
+			return ends[0], nil
+		}
+	}
+	return "", errors.New("nobody known")
+}
+
 // asking is one broker's Peers.
 type asking struct {
 	r    *trio
 	from statement.BrokerName
 }
 
+// node finds another broker as pim-brokerd does: by the policy as this one knows it.
 func (a asking) node(to statement.BrokerName) (*Node, error) {
+	if own := a.r.node(a.from); own != nil {
+		own.Chain()
+	}
 	a.r.mu.Lock()
 	defer a.r.mu.Unlock()
 	if a.r.cut[a.from] || a.r.cut[to] || a.r.nodes[to] == nil {
@@ -161,13 +190,44 @@ func (a asking) Index(ctx context.Context, leader statement.BrokerName) (index u
 	return index, err
 }
 
+func (a asking) Status(_ context.Context, name statement.BrokerName) (Status, error) {
+	node, err := a.node(name)
+	if err != nil {
+		return Status{}, err
+	}
+	return node.Status(), nil
+}
+
 func (a asking) Events(_ context.Context, from statement.BrokerName, index uint64) ([][]byte, error) {
 	node, err := a.node(from)
 	if err != nil {
 		return nil, err
 	}
 	events, _, err := node.Events(index, 7)
+	a.r.mu.Lock()
+	defer a.r.mu.Unlock()
+	a.r.asked[from]++
+	if a.r.lies[from] && len(events) > 0 {
+		last := events[len(events)-1] // a copy
+		last[len(last)/2] ^= 1
+	}
 	return events, err
+}
+
+func (a asking) Sum(ctx context.Context, leader statement.BrokerName, events uint64) (statement.Hash, error) {
+	node, err := a.node(leader)
+	if err == nil {
+		err = node.Lead(ctx, func(*broker.State) {})
+	}
+	a.r.mu.Lock()
+	if a.r.noSums {
+		err = ErrNoSums
+	}
+	a.r.mu.Unlock()
+	if err != nil {
+		return statement.Hash{}, err
+	}
+	return node.Sum(events)
 }
 
 // sever takes a broker's network away.
@@ -237,7 +297,7 @@ func (r *trio) within(what string, holds func() bool) {
 	r.t.Helper()
 	again := time.NewTicker(5 * time.Millisecond)
 	defer again.Stop()
-	for end := time.Now().Add(15 * time.Second); !holds(); <-again.C {
+	for end := time.Now().Add(30 * time.Second); !holds(); <-again.C {
 		if time.Now().After(end) {
 			r.t.Fatalf("never: %s", what)
 		}

@@ -29,12 +29,13 @@ var mayImport = map[string]struct {
 	"broker/api":               {[]string{"broker", "broker/audit", "broker/policy", "broker/statement", "certs"}, "what travels between programs"},
 	"broker/audit":             {[]string{"broker/statement"}, "a leaf: trees and checkpoints know no events"},
 	"broker/audit/refold":      {[]string{"broker", "broker/audit", "broker/policy", "broker/statement"}, "the auditor's judge: pure, like the broker's"},
+	"broker/audit/backup":      {nil, "a leaf beside audit: one encrypted file, whose entries others judge"},
 	"broker/edge":              {[]string{"broker", "broker/api", "broker/audit", "broker/policy", "broker/statement", "broker/effect", "certs"}, "edge and cluster meet only in cmd/*/wire.go"},
 	"broker/effect":            {[]string{"broker", "broker/api", "broker/audit", "broker/policy", "broker/statement"}, "consumers of committed events"},
 	"certs":                    {[]string{"broker/statement"}, "a leaf: grant to certificate and back, on signed words only"},
 	"certs/signer":             {[]string{"broker/statement"}, "the only place that holds a CA key"},
 	"cluster":                  {[]string{"broker", "broker/policy", "broker/statement"}, "raft carries commands between the brokers that policy lists; it knows no routes"},
-	"cluster/clustertest":      {[]string{"broker", "broker/statement", "cluster"}, "a cluster to cut, for tests"},
+	"cluster/clustertest":      {[]string{"*"}, "a cluster to cut, and who judges what came of it; test code only"},
 	"pam/wire":                 {nil, "a leaf shared with C by its vectors"},
 	"pam/agent":                {[]string{"broker", "broker/api", "broker/audit", "broker/policy", "broker/statement", "certs", "pam/wire"}, "the host judges with the broker's own rules"},
 	"pam/enforce":              {[]string{"broker/policy", "broker/statement"}, "what stands in /etc follows from policy and nothing else"},
@@ -45,12 +46,13 @@ var mayImport = map[string]struct {
 	"packaging/lab/labtest":    {[]string{"broker", "broker/policy", "broker/statement"}, "machines for tests"},
 	"packaging/lab/forger":     {[]string{"*"}, "the attacker with every broker key; test code only"},
 	"cmd":                      {nil, "keeps the house"},
-	"cmd/pim-ssh": {[]string{"broker", "broker/api", "broker/audit", "broker/audit/refold", "broker/policy", "broker/policy/policyfile", "broker/statement", "certs",
-		"cmd/pim-ssh/term"}, "the CLI: words; no raft, no PAM"},
+	"cmd/pim-ssh": {[]string{"broker", "broker/api", "broker/audit", "broker/audit/backup", "broker/audit/refold", "broker/policy", "broker/policy/policyfile",
+		"broker/statement", "certs", "cmd/pim-ssh/term"}, "the CLI: words; no raft, no PAM"},
 	"cmd/pim-ssh/term": {nil, "the only code that writes to a terminal"},
-	"cmd/pim-brokerd": {[]string{"broker", "broker/api", "broker/edge", "broker/effect", "broker/policy", "broker/policy/policyfile", "broker/statement",
-		"certs", "certs/signer", "cluster"}, "wires edge to cluster"},
-	"cmd/pim-hostd": {[]string{"broker", "broker/api", "broker/policy", "broker/statement", "pam/agent", "pam/enforce"}, "wires the agent to the machine"},
+	"cmd/settings":     {[]string{"broker/policy"}, "reads a daemon's YAML; the nearest word is policy's"},
+	"cmd/pim-brokerd": {[]string{"broker", "broker/api", "broker/audit", "broker/audit/backup", "broker/audit/refold", "broker/edge", "broker/effect", "broker/policy",
+		"broker/policy/policyfile", "broker/statement", "certs", "certs/signer", "cluster", "cmd/settings"}, "wires edge to cluster"},
+	"cmd/pim-hostd": {[]string{"broker", "broker/api", "broker/policy", "broker/statement", "cmd/settings", "pam/agent", "pam/enforce"}, "wires the agent to the machine"},
 }
 
 // pure packages hold the rules: same arguments, same answer, for ever.
@@ -71,7 +73,8 @@ var onlyIn = []struct {
 }{
 	{"github.com/hashicorp/raft", []string{"cluster", "cluster/clustertest"}, "raft only in cluster: the rules do not know that they are replicated"},
 	{"go.etcd.io/bbolt", []string{"cluster", "cluster/clustertest"}, "storage is the cluster's"},
-	{"github.com/goccy/go-yaml", []string{"broker/policy/policyfile", "cmd/pim-ssh", "cmd/pim-brokerd", "cmd/pim-hostd"}, "YAML only where people write it: policyfile and cmd/*/config.go"},
+	{"filippo.io/age", []string{"broker/audit/backup", "cmd/pim-ssh", "cmd/pim-brokerd"}, "encryption only of files that leave the brokers"},
+	{"github.com/goccy/go-yaml", []string{"broker/policy/policyfile", "cmd/settings"}, "YAML only where people write it: the policy, and the daemons' own settings"},
 	{"github.com/spf13/cobra", []string{"cmd/pim-ssh"}, "the daemons have few words"},
 	{"github.com/msteinert/pam", []string{"pam/pamtest", "cmd/pim-hostd"}, "needs cgo; drives PAM, cannot be a module"},
 	{"github.com/coreos/go-systemd", []string{"pam/agent", "pam/enforce", "cmd/pim-hostd", "cmd/pim-brokerd"}, "systemd is the host's and the daemons'"},
@@ -81,9 +84,11 @@ var onlyIn = []struct {
 
 // dependencies are the modules we lean on directly, each with its reason.
 var dependencies = map[string]string{
+	"filippo.io/age":                      "backups that nobody reads without the key; its authors' format, stable since 2021, and age itself opens them",
+	"github.com/anishathalye/porcupine":   "is there an order of what people were told that the rules allow; tests only",
 	"github.com/coreos/go-systemd/v22":    "transient units, socket activation and sd_notify, as systemd's own authors speak them",
 	"github.com/go-json-experiment/json":  "the strict decoder: duplicate, unknown and case-variant names are errors",
-	"github.com/goccy/go-yaml":            "policy.yaml with line:column for every node",
+	"github.com/goccy/go-yaml":            "policy.yaml and the daemons' settings with line:column for every node",
 	"github.com/godbus/dbus/v5":           "go-systemd's own D-Bus: to tell its errors apart",
 	"github.com/google/go-cmp":            "test differences",
 	"github.com/hashicorp/raft":           "consensus; pinned by FACTS R1",
@@ -99,6 +104,22 @@ var dependencies = map[string]string{
 	"golang.org/x/sys":                    "pidfd and peer credentials",
 	"golang.org/x/term":                   "passphrases and terminal width",
 	"pgregory.net/rapid":                  "state machines against a naive model",
+}
+
+// TestNoProgramReachesThroughSeams: what lets tests break a broker stays out of every program.
+func TestNoProgramReachesThroughSeams(t *testing.T) {
+	all, fset := sources(t)
+	for _, s := range all {
+		if s.test || s.pkg == "cluster" || slices.Contains(testSupport, s.pkg) {
+			continue
+		}
+		ast.Inspect(s.file, func(n ast.Node) bool {
+			if name, ok := n.(*ast.Ident); ok && name.Name == "Seams" {
+				t.Errorf("%s: cluster.Seams are for test support alone", fset.Position(n.Pos()))
+			}
+			return true
+		})
+	}
 }
 
 // Test support may be imported by tests and by other test support only.

@@ -48,6 +48,7 @@ type Config struct {
 	Address  string             // dial only this host:port instead (PIM_SSH_BROKER); the pins stay
 	Reader   *Reader            // signs a person's reads; nil can only read what anyone may
 	Identity ed25519.PrivateKey // a host's TLS key; nil for people
+	Skip     int                // begin so many brokers later: a host was not content with those before
 
 	// Dial makes the connections below TLS; nil dials from here.
 	Dial func(ctx context.Context, network, address string) (net.Conn, error)
@@ -106,7 +107,7 @@ func NewClient(config Config) (*Client, error) {
 		return errors.New("brokers never redirect")
 	}}
 	c := &Client{addresses: addresses, first: new(atomic.Int32), patience: answer, reader: config.Reader, http: following, transport: transport}
-	c.first.Store(begin(config.Identity, len(addresses)))
+	c.first.Store(int32((int(begin(config.Identity, len(addresses))) + config.Skip) % len(addresses)))
 	return c, nil
 }
 
@@ -220,6 +221,9 @@ func (c *Client) Record(ctx context.Context) audit.Source {
 	}
 }
 
+// ErrNotReady says that a broker was reached, and cannot answer for the cluster.
+var ErrNotReady = errors.New("the broker is not ready")
+
 // Health asks each broker in turn and returns nil when one is ready.
 func (c *Client) Health(ctx context.Context) error {
 	var answer Health
@@ -227,7 +231,7 @@ func (c *Client) Health(ctx context.Context) error {
 		return err
 	}
 	if !answer.Ready {
-		return &broker.Error{Kind: broker.Unavailable, Msg: "the broker is not ready", Hint: "try again in a moment"}
+		return &broker.Error{Kind: broker.Unavailable, Msg: ErrNotReady.Error(), Hint: "try again in a moment", Err: ErrNotReady}
 	}
 	return nil
 }

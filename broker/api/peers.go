@@ -44,10 +44,17 @@ func (p *Peers) Index(ctx context.Context, leader policy.Broker) (uint64, error)
 	return answer.Events, err
 }
 
-// Events asks the broker that leads for events from index on.
-func (p *Peers) Events(ctx context.Context, leader policy.Broker, index uint64) ([][]byte, error) {
+// Sum asks the broker that leads for the sum of the first so many events.
+func (p *Peers) Sum(ctx context.Context, leader policy.Broker, events uint64) (statement.Hash, error) {
+	var answer PeerSum
+	err := p.get(ctx, leader, "/v1/peer/sum?of="+strconv.FormatUint(events, 10), &answer)
+	return answer.Sum, err
+}
+
+// Events asks any broker for events from index on. What it says is not yet true.
+func (p *Peers) Events(ctx context.Context, from policy.Broker, index uint64) ([][]byte, error) {
 	var answer PeerEvents
-	err := p.get(ctx, leader, "/v1/peer/events?from="+strconv.FormatUint(index, 10), &answer)
+	err := p.get(ctx, from, "/v1/peer/events?from="+strconv.FormatUint(index, 10), &answer)
 	return answer.Events, err
 }
 

@@ -11,13 +11,14 @@ type Who int
 
 // The closed set of callers. The zero value lets nobody in.
 const (
-	Nobody        Who = iota
-	Anyone            // nothing is known; what is served is signed by others, or proves its own author
-	Person            // a person of the current policy, by a read proof
-	Concerned         // a person, who sees only what concerns them
-	PersonOrHost      // a person by a read proof, or an enrolled host by its TLS key
-	AuditorOrHost     // an auditor by a read proof, or an enrolled host by its TLS key
-	Broker            // another broker of the current policy, by its TLS key
+	Nobody       Who = iota
+	Anyone           // nothing is known; what is served is signed by others, or proves its own author
+	Person           // a person of the current policy, by a read proof
+	Concerned        // a person, who sees only what concerns them
+	PersonOrHost     // a person by a read proof, or an enrolled host by its TLS key
+	Keeper           // an operator or an auditor, by a read proof
+	KeeperOrHost     // the same, or an enrolled host by its TLS key
+	Broker           // another broker of the current policy, by its TLS key
 )
 
 // String returns the word for the caller.
@@ -31,8 +32,10 @@ func (w Who) String() string {
 		return "person concerned"
 	case PersonOrHost:
 		return "person or host"
-	case AuditorOrHost:
-		return "auditor or host"
+	case Keeper:
+		return "operator or auditor"
+	case KeeperOrHost:
+		return "operator, auditor or host"
 	case Broker:
 		return "broker"
 	default:
@@ -58,9 +61,12 @@ const (
 	RouteWatch      RouteName = "watch"
 	RouteCheckpoint RouteName = "checkpoint"
 	RouteTile       RouteName = "tile"
+	RouteCluster    RouteName = "cluster"
 	RouteHealth     RouteName = "health"
 	RoutePeerIndex  RouteName = "peer index"
 	RoutePeerEvents RouteName = "peer events"
+	RoutePeerSum    RouteName = "peer sum"
+	RoutePeerStatus RouteName = "peer status"
 )
 
 // Route is one way into a broker.
@@ -94,11 +100,14 @@ func Routes() []Route {
 		{RouteInbox, http.MethodGet, "/v1/inbox", nil, Concerned, 0, "requests the caller can decide now"},
 		{RouteHosts, http.MethodGet, "/v1/hosts", nil, Person, 0, "the enrolled hosts with their enrolment proofs"},
 		{RouteWatch, http.MethodGet, "/v1/watch", []string{"after"}, PersonOrHost, 0, "a stream of frames after an index"},
-		{RouteCheckpoint, http.MethodGet, "/v1/checkpoint", nil, AuditorOrHost, 0, "the newest signed checkpoint of this broker's record"},
-		{RouteTile, http.MethodGet, "/v1/tile/{path...}", nil, AuditorOrHost, 0, "a tile of the record; bundles of entries for auditors only"},
+		{RouteCheckpoint, http.MethodGet, "/v1/checkpoint", nil, KeeperOrHost, 0, "the newest signed checkpoint of this broker's record"},
+		{RouteTile, http.MethodGet, "/v1/tile/{path...}", nil, KeeperOrHost, 0, "a tile of the record; bundles of entries not for hosts"},
+		{RouteCluster, http.MethodGet, "/v1/cluster", nil, Keeper, 0, "the brokers: who leads, who votes, who answers, and how far behind"},
 		{RouteHealth, http.MethodGet, "/healthz", nil, Anyone, 0, "whether this broker can answer"},
 		{RoutePeerIndex, http.MethodGet, "/v1/peer/index", nil, Broker, 0, "how many events there are; only from the broker that leads"},
-		{RoutePeerEvents, http.MethodGet, "/v1/peer/events", []string{"from"}, Broker, 0, "committed events from an index on; only from the broker that leads"},
+		{RoutePeerEvents, http.MethodGet, "/v1/peer/events", []string{"from"}, Broker, 0, "committed events from an index on, as this broker has them"},
+		{RoutePeerSum, http.MethodGet, "/v1/peer/sum", []string{"of"}, Broker, 0, "the sum of the first so many events"},
+		{RoutePeerStatus, http.MethodGet, "/v1/peer/status", nil, Broker, 0, "how this broker is, by its own word"},
 	}
 }
 

@@ -155,6 +155,11 @@ type PeerIndex struct {
 	Events uint64 `json:"events"` // how many there are: the index the next one will have
 }
 
+// PeerSum answers GET /v1/peer/sum: the end of the chain that every broker makes of its events. Equal sums, equal events.
+type PeerSum struct {
+	Sum statement.Hash `json:"sum"`
+}
+
 // PeerEvents answers GET /v1/peer/events: some events in order, none when there are none.
 type PeerEvents struct {
 	Events [][]byte `json:"events"` // each an event's bytes, in base64

@@ -2,8 +2,10 @@ package edge
 
 import (
 	"crypto/tls"
+	"errors"
 	"io"
 	"net"
+	"os"
 	"strings"
 	"sync"
 	"testing"
@@ -92,30 +94,91 @@ func TestAHugeBodyIsNotRead(t *testing.T) {
 	}
 }
 
-// TestOneAddressHoldsOnlySoManyConnections opens more than its share, and gets back in once it lets go.
+// TestOneAddressHoldsOnlySoManyConnections opens more than its share: the oldest go, whoever is new gets in, and a stream that
+// somebody may read stays.
 func TestOneAddressHoldsOnlySoManyConnections(t *testing.T) {
-	s := newStage(t, nil, func(_ *Server, front *Front) { front.perAddress = 20 })
+	s := newStage(t, nil, func(_ *Server, front *Front) { front.places.each = 20 })
+	stream, err := s.as("alice").Watch(t.Context(), nil)
+	s.must(err)
+	defer stream.Close()
 	pins := []statement.Key{s.world.Chain.Current().Brokers["b1"].Identity}
 	var open []*tls.Conn
-	for range 40 {
-		if conn, err := s.dial(api.ClientTLS(api.ProtocolHTTP, pins, nil)); err == nil {
-			open = append(open, conn)
-		}
-	}
-	if len(open) == 0 || len(open) > 20 {
-		t.Errorf("%d connections", len(open))
-	}
-	for _, conn := range open {
-		conn.Close()
-	}
-	waitFor(t, "a place", func() bool {
+	for range 60 {
 		conn, err := s.dial(api.ClientTLS(api.ProtocolHTTP, pins, nil))
-		if err == nil {
-			conn.Close()
+		s.must(err)
+		defer conn.Close()
+		open = append(open, conn)
+	}
+	for i, conn := range open[:40] {
+		s.must(conn.SetReadDeadline(time.Now().Add(2 * time.Second)))
+		if _, err := conn.Read(make([]byte, 1)); errors.Is(err, os.ErrDeadlineExceeded) {
+			t.Errorf("connection %d of %d is still open", i, len(open))
 		}
-		return err == nil
-	})
+	}
+	if _, err := s.as("erin").Whoami(t.Context()); err != nil {
+		t.Errorf("somebody else at that address: %v", err)
+	}
+	s.submit(s.world.Ask("alice", "web-deploy", "web1", 60, s.world.People["alice"], nil))
+	for {
+		frame, err := stream.Next()
+		s.must(err)
+		if strings.Contains(string(frame.Event), `"kind":"RequestFiled"`) {
+			break
+		}
+	}
+	s.front.places.mu.Lock()
+	defer s.front.places.mu.Unlock()
+	if count := s.front.places.open; count > 20 {
+		t.Errorf("%d connections", count)
+	}
 }
+
+// TestWhoHoldsEveryPlaceShutsOthersOut has nothing but held connections: then there is no room.
+func TestWhoHoldsEveryPlaceShutsOthersOut(t *testing.T) {
+	p := newPlaces(3, 2)
+	at := func(address string) *seated {
+		return p.take(from{address})
+	}
+	first, second := at("a:1"), at("a:2")
+	first.hold()
+	if third := at("a:3"); third == nil || !second.gone || p.open != 2 {
+		t.Errorf("the silent one at a did not make room: %d open", p.open)
+	} else {
+		third.hold()
+	}
+	if at("a:4") != nil {
+		t.Error("one that is held made room")
+	}
+	other := at("b:1")
+	if another := at("c:1"); another == nil || !other.gone {
+		t.Error("the silent one at b did not make room")
+	}
+	first.used()
+	if at("d:1") == nil || first.gone == (p.open != 3) {
+		t.Errorf("%d open", p.open)
+	}
+	for _, c := range []*seated{first, second, other} {
+		c.Close()
+		c.Close()
+	}
+	if p.open != 2 || len(p.from) != 2 {
+		t.Errorf("%d open, from %d", p.open, len(p.from))
+	}
+}
+
+// from is a connection that comes from an address and does nothing.
+type from struct{ address string }
+
+func (f from) RemoteAddr() net.Addr             { return f }
+func (f from) LocalAddr() net.Addr              { return f }
+func (f from) Network() string                  { return "tcp" }
+func (f from) String() string                   { return f.address }
+func (f from) Close() error                     { return nil }
+func (f from) Read([]byte) (int, error)         { return 0, io.EOF }
+func (f from) Write([]byte) (int, error)        { return 0, io.EOF }
+func (f from) SetDeadline(time.Time) error      { return nil }
+func (f from) SetReadDeadline(time.Time) error  { return nil }
+func (f from) SetWriteDeadline(time.Time) error { return nil }
 
 // waitFor waits until something holds.
 func waitFor(t *testing.T, what string, holds func() bool) {

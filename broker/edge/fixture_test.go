@@ -18,6 +18,7 @@ import (
 	"pim-ssh/broker/effect"
 	"pim-ssh/broker/policy"
 	"pim-ssh/broker/statement"
+	"pim-ssh/broker/statement/signtest"
 	"pim-ssh/cluster"
 	"pim-ssh/packaging/lab/forger"
 )
@@ -53,7 +54,7 @@ func newStage(t testing.TB, edit func(*policy.Document), adjust func(*Server, *F
 	})
 	s.openNode(listener)
 	s.record = &effect.Record{Dir: t.TempDir(), Key: s.world.Log, Events: s.node, Log: slog.New(slog.NewTextHandler(t.Output(), nil))}
-	s.server = New(Config{Cluster: s.node, CA: s.world.CA, Record: s.record.Read, Now: forger.Now, Random: rand.Reader, Log: slog.New(slog.NewTextHandler(t.Output(), nil))})
+	s.server = New(Config{Cluster: s.node, CA: s.world.CA, Record: s.record.Read, Member: alone{s.node}, Now: forger.Now, Random: rand.Reader, Log: slog.New(slog.NewTextHandler(t.Output(), nil))})
 	if adjust != nil {
 		adjust(s.server, s.front)
 	}
@@ -86,10 +87,30 @@ func (s *stage) openNode(listener net.Listener) {
 	}))
 	config := cluster.Config{Name: "b1", Dir: s.t.TempDir(), Now: forger.Now, Log: io.Discard, Wire: cluster.Alone()}
 	config.Wire.Listener = s.front.Raft()
+	config.Wire.Who = func(net.Conn) (statement.BrokerName, error) { return "b1", nil } // nobody else has a key that enters
 	s.must(cluster.Bootstrap(config, s.world.Chain.Proofs()))
 	s.node, err = cluster.Open(config)
 	s.must(err)
 	s.must(s.node.Ready(s.t.Context()))
+}
+
+// alone is b1's place in a cluster of its own.
+type alone struct{ *cluster.Node }
+
+// Self is what b1 says of itself.
+func (a alone) Self() api.PeerStatus {
+	said := api.PeerStatus{Name: "b1", Disk: a.Disk(), Rules: broker.Rules, Version: "test", Now: forger.Now()}
+	_ = a.Local(func(state *broker.State) { said.Events = state.Index() })
+	return said
+}
+
+// Seats is b1's.
+func (a alone) Seats() []Seat {
+	var same []Seat
+	for _, seat := range a.Node.Seats() {
+		same = append(same, Seat(seat))
+	}
+	return same
 }
 
 func (s *stage) must(err error) {
@@ -97,13 +118,6 @@ func (s *stage) must(err error) {
 	if err != nil {
 		s.t.Fatal(err)
 	}
-}
-
-func (s *stage) key(signer ssh.Signer) statement.Key {
-	s.t.Helper()
-	key, err := statement.KeyOf(signer.PublicKey())
-	s.must(err)
-	return key
 }
 
 // reader signs reads as a person.
@@ -162,11 +176,11 @@ func (s *stage) enrol(name statement.HostName, tier string) {
 	once := forger.Key(s.t)
 	private, identity := forger.PrivateKey(s.t)
 	token := s.world.Sign(statement.HostToken{Head: s.world.Head(statement.KindHostToken, "dave"), Name: name, Labels: map[string]string{"tier": tier},
-		Addresses: []string{string(name)}, Key: s.key(once), Expires: forger.Now() + 3600}, "dave")
+		Addresses: []string{string(name)}, Key: signtest.Public(once), Expires: forger.Now() + 3600}, "dave")
 	head := s.world.Head(statement.KindEnrolment, "")
 	head.Host = name
-	p, err := statement.Sign(statement.Enrolment{Head: head, Token: token, MachineID: statement.HashOf([]byte(name)), Identity: s.key(identity),
-		HostKeys: []statement.Key{s.key(identity)}}, once, identity)
+	p, err := statement.Sign(statement.Enrolment{Head: head, Token: token, MachineID: statement.HashOf([]byte(name)), Identity: signtest.Public(identity),
+		HostKeys: []statement.Key{signtest.Public(identity)}}, once, identity)
 	s.must(err)
 	s.submit(p)
 	s.hosts[name] = private

@@ -59,6 +59,7 @@ func (h *hostReader) opening(state *broker.State) []api.Frame {
 	for _, proof := range state.Chain().Proofs() {
 		frames = append(frames, api.Frame{Policy: &proof})
 	}
+	frames = append(frames, h.preface(state)...)
 	for _, r := range state.Requests() {
 		if !slices.Contains(r.Body.Hosts, h.host) {
 			continue
@@ -71,6 +72,15 @@ func (h *hostReader) opening(state *broker.State) []api.Frame {
 		}
 	}
 	return frames
+}
+
+// preface is the restore that began the newest epoch: what the host knows of before may be from a record that is gone.
+func (h *hostReader) preface(state *broker.State) []api.Frame {
+	epoch := state.Epoch()
+	if epoch.Number == 0 {
+		return nil
+	}
+	return []api.Frame{{Restore: &epoch.Proof}}
 }
 
 // recall is never asked of a host: the state holds all it needs.
@@ -94,6 +104,8 @@ func (h *hostReader) frame(state *broker.State, event broker.Event) (api.Frame, 
 		return api.Frame{Policy: &e.Proof}, true
 	case *broker.PolicyForked:
 		return api.Frame{Policy: &e.Proof}, true
+	case *broker.EpochBegun:
+		return api.Frame{Restore: &e.Proof}, true
 	case *broker.GrantOpened:
 		return h.dossier(state, e.Grant.Stem)
 	case *broker.CertificateIssued:
@@ -166,6 +178,9 @@ func (p *personReader) permit(state *broker.State) error {
 
 // opening is nothing: a person's stream starts with the first event there ever was.
 func (p *personReader) opening(*broker.State) []api.Frame { return nil }
+
+// preface is nothing: a person reads the epochs with the events.
+func (p *personReader) preface(*broker.State) []api.Frame { return nil }
 
 func (p *personReader) frames(state *broker.State, events []broker.Event) ([]api.Frame, error) {
 	var frames []api.Frame
@@ -282,6 +297,8 @@ func concerns(event broker.Event) (statement.Person, broker.Stem) {
 	case *broker.CertificateIssued:
 		return "", e.Grant.Stem()
 	case *broker.StatementRefused:
+		return e.Person, ""
+	case *broker.EpochBegun:
 		return e.Person, ""
 	default:
 		return "", ""

@@ -10,7 +10,8 @@ import (
 	"pim-ssh/broker/api"
 )
 
-// Caps on connections, before anything is known of who is calling.
+// Caps on connections. Only raft's and streams that somebody may read are held: any other one makes room for a new one when
+// it has been silent for longest.
 const (
 	handshakeTimeout     = 5 * time.Second
 	maxConnections       = 24_000
@@ -21,20 +22,16 @@ const (
 // Front is the one port. It shakes hands and hands each connection to the listener of the protocol that both sides agreed
 // on: HTTP's, or raft's, whose callers have proved a broker's key (package api's ServerTLS).
 type Front struct {
-	inner      net.Listener
-	config     *tls.Config
-	http       *queue
-	raft       *queue
-	perAddress int
-
-	mu   sync.Mutex
-	open int
-	from map[string]int // open connections by remote address
+	inner  net.Listener
+	config *tls.Config
+	http   *queue
+	raft   *queue
+	places *places
 }
 
 // NewFront takes over a TCP listener. Run closes it.
 func NewFront(inner net.Listener, config *tls.Config) *Front {
-	return &Front{inner: inner, config: config, http: newQueue(inner.Addr()), raft: newQueue(inner.Addr()), perAddress: maxPerAddress, from: map[string]int{}}
+	return &Front{inner: inner, config: config, http: newQueue(inner.Addr()), raft: newQueue(inner.Addr()), places: newPlaces(maxConnections, maxPerAddress)}
 }
 
 // HTTP returns the listener of connections that speak HTTP.
@@ -59,8 +56,8 @@ func (f *Front) Run(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		if counted := f.count(conn); counted != nil {
-			go f.shake(ctx, counted)
+		if seated := f.places.take(conn); seated != nil {
+			go f.shake(ctx, seated)
 		}
 	}
 }
@@ -78,46 +75,8 @@ func pause(ctx context.Context) {
 	}
 }
 
-// count takes one of the caller's places, or closes the connection.
-func (f *Front) count(conn net.Conn) net.Conn {
-	address, _, err := net.SplitHostPort(conn.RemoteAddr().String())
-	if err != nil {
-		address = conn.RemoteAddr().String()
-	}
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	if f.open >= maxConnections || f.from[address] >= f.perAddress {
-		conn.Close()
-		return nil
-	}
-	f.open++
-	f.from[address]++
-	return &counted{Conn: conn, release: sync.OnceFunc(func() { f.release(address) })}
-}
-
-func (f *Front) release(address string) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	f.open--
-	if f.from[address]--; f.from[address] == 0 {
-		delete(f.from, address)
-	}
-}
-
-// counted gives its place back when it is closed.
-type counted struct {
-	net.Conn
-	release func()
-}
-
-// Close closes the connection.
-func (c *counted) Close() error {
-	defer c.release()
-	return c.Conn.Close()
-}
-
 // shake finishes the handshake and hands the connection on.
-func (f *Front) shake(ctx context.Context, conn net.Conn) {
+func (f *Front) shake(ctx context.Context, conn *seated) {
 	secure := tls.Server(conn, f.config)
 	patience, cancel := context.WithTimeout(ctx, handshakeTimeout)
 	defer cancel()
@@ -128,6 +87,7 @@ func (f *Front) shake(ctx context.Context, conn net.Conn) {
 	to := f.http
 	if secure.ConnectionState().NegotiatedProtocol == api.ProtocolRaft {
 		to = f.raft
+		conn.hold()
 	}
 	to.put(patience, secure)
 }

@@ -20,6 +20,7 @@ import (
 	"pim-ssh/broker/audit"
 	"pim-ssh/broker/policy"
 	"pim-ssh/broker/statement"
+	"pim-ssh/broker/statement/signtest"
 	"pim-ssh/packaging/lab/forger"
 )
 
@@ -75,20 +76,16 @@ func newMatrix(t *testing.T) *matrix {
 	old := forger.Key(t)
 	m := &matrix{stage: newStage(t, func(doc *policy.Document) {
 		erin := doc.People["erin"]
-		key, err := statement.KeyOf(old.PublicKey())
-		if err != nil {
-			t.Fatal(err)
-		}
-		erin.Keys = append(erin.Keys, key)
+		erin.Keys = append(erin.Keys, signtest.Public(old))
 		doc.People["erin"] = erin
 	}, nil)}
 	s := m.stage
 	m.grant = s.granted("alice", "db-admin", "db1", forger.Key(t), "bob")
-	s.removeKey("erin", s.key(old))
+	s.removeKey("erin", signtest.Public(old))
 	gone, goneSigner := forger.PrivateKey(t)
 	s.revise(func(doc *policy.Document) {
 		doc.Brokers = maps.Clone(doc.Brokers)
-		doc.Brokers["b9"] = policy.Broker{Address: "b9:7443", Identity: s.key(goneSigner), CA: s.key(forger.Key(t)), Log: s.key(forger.Key(t))}
+		doc.Brokers["b9"] = policy.Broker{Address: "b9:7443", Identity: signtest.Public(goneSigner), CA: signtest.Public(forger.Key(t)), Log: signtest.Public(forger.Key(t))}
 	})
 	s.revise(func(doc *policy.Document) {
 		doc.Brokers = maps.Clone(doc.Brokers)
@@ -217,6 +214,9 @@ func (m *matrix) answer(route api.Route, c caller) (string, error) {
 		return "ok", err
 	case api.RouteTile:
 		return m.tiles(ctx, c)
+	case api.RouteCluster:
+		all, err := c.client.Cluster(ctx)
+		return count(len(all.Brokers)), err
 	case api.RouteHealth:
 		return "ok", c.client.Health(ctx)
 	case api.RoutePeerIndex:
@@ -225,6 +225,9 @@ func (m *matrix) answer(route api.Route, c caller) (string, error) {
 	case api.RoutePeerEvents:
 		_, err := c.peers.Events(ctx, m.stage.world.Chain.Current().Brokers["b1"], 0)
 		return "ok", err
+	case api.RoutePeerStatus:
+		status, err := c.peers.Status(ctx, "b1", m.stage.world.Chain.Current().Brokers["b1"])
+		return string(status.Name), err
 	default:
 		return "", fmt.Errorf("no caller for %s", route.Name)
 	}

@@ -82,17 +82,48 @@ func (s *Server) peerIndex(_ http.ResponseWriter, r *http.Request) (any, error) 
 	return answer, err
 }
 
-// peerEvents shows another broker the log, a batch at a time.
+// peerSum tells another broker what to hold events to that it gets from anybody. It asks nobody, and need not know that it
+// leads: what is in the log is committed, and who asks may be the one without whom nobody can be sure to lead.
+func (s *Server) peerSum(_ http.ResponseWriter, r *http.Request) (any, error) {
+	of, _, err := number(r, "of")
+	if err != nil {
+		return nil, err
+	}
+	if err := s.aPeer(r); err != nil {
+		return nil, err
+	}
+	if of > 0 {
+		last, _, err := s.cluster.Events(of-1, 1)
+		if err != nil {
+			return nil, err
+		}
+		if len(last) == 0 {
+			return nil, broker.Refuse(broker.Missing, "", "there is no event %d yet", of-1)
+		}
+	}
+	sum, err := s.cluster.Sum(of)
+	return api.PeerSum{Sum: sum}, err
+}
+
+// peerEvents shows another broker the log as this one has it, a batch at a time. It asks nobody.
 func (s *Server) peerEvents(_ http.ResponseWriter, r *http.Request) (any, error) {
 	from, _, err := number(r, "from")
 	if err != nil {
 		return nil, err
 	}
-	if err := s.forPeer(r, func(*broker.State) {}); err != nil {
+	if err := s.aPeer(r); err != nil {
 		return nil, err
 	}
 	events, _, err := s.cluster.Events(from, batch)
 	return api.PeerEvents{Events: events}, err
+}
+
+// aPeer lets in a caller who has proved the key of a broker that the policy lists, as far as this broker knows.
+func (s *Server) aPeer(r *http.Request) error {
+	if key, shown := hostKey(r); !shown || !lists(s.member.Chain().Current(), key) {
+		return broker.Refuse(broker.Denied, "", "this is between brokers")
+	}
+	return nil
 }
 
 // forPeer looks at the state for a caller who has proved the key of a broker that the current policy lists. Only the
@@ -105,7 +136,7 @@ func (s *Server) forPeer(r *http.Request, fn func(*broker.State)) error {
 	}
 	refused := error(denied)
 	err := s.lead(r.Context(), func(state *broker.State) {
-		if isBroker(state, key) {
+		if lists(state.Chain().Current(), key) {
 			refused = nil
 			fn(state)
 		}
@@ -123,8 +154,9 @@ func (s *Server) lead(ctx context.Context, fn func(*broker.State)) error {
 	return s.peer.Lead(ctx, fn)
 }
 
-func isBroker(state *broker.State, key statement.Key) bool {
-	for _, listed := range state.Chain().Current().Brokers {
+// lists reports whether a key is the identity of a broker that a policy lists.
+func lists(doc *policy.Document, key statement.Key) bool {
+	for _, listed := range doc.Brokers {
 		if listed.Identity == key {
 			return true
 		}

@@ -1,8 +1,8 @@
 package edge
 
 import (
+	"cmp"
 	"context"
-	"errors"
 	"io"
 	"log/slog"
 	"net"
@@ -32,6 +32,8 @@ type Cluster interface {
 	// Events returns at most limit committed events from index on, as their leaf bytes, and a channel that is closed once
 	// there are more than there were.
 	Events(index uint64, limit int) ([][]byte, <-chan struct{}, error)
+	// Sum returns the end of the chain over the first so many events, which there must be.
+	Sum(events uint64) (statement.Hash, error)
 }
 
 // Peer is what edge needs to be one broker among several.
@@ -50,9 +52,10 @@ const (
 	writeTimeout    = 30 * time.Second
 	idleTimeout     = 60 * time.Second
 	shutdownTimeout = 5 * time.Second
-	maxHeader       = 40 << 10 // two proofs in base64
-	maxFiling       = 64       // statements being verified and decided at once
-	maxLarge        = 4        // policies too large for any other statement being read and decided at once
+	finishTimeout   = 500 * time.Millisecond // of requests in hand at a stop; then they are told to ask another broker
+	maxHeader       = 40 << 10               // two proofs in base64
+	maxFiling       = 64                     // statements being verified and decided at once
+	maxLarge        = 4                      // policies too large for any other statement being read and decided at once
 )
 
 // Config is what a server needs from outside.
@@ -60,6 +63,7 @@ type Config struct {
 	Cluster Cluster
 	Peer    Peer       // nil: this broker is alone
 	Peers   *api.Peers // calls other brokers; nil with Peer
+	Member  Member
 	CA      ssh.Signer
 	Record  audit.Source // this broker's record: its newest checkpoint and its tiles
 	Now     func() statement.Time
@@ -72,6 +76,7 @@ type Server struct {
 	cluster  Cluster
 	peer     Peer
 	peers    *api.Peers
+	member   Member
 	ca       ssh.Signer
 	record   audit.Source
 	now      func() statement.Time
@@ -94,8 +99,8 @@ type Server struct {
 // New makes a server with the table of routes bound.
 func New(config Config) *Server {
 	s := &Server{
-		cluster: config.Cluster, peer: config.Peer, peers: config.Peers, ca: config.CA, record: config.Record, now: config.Now, random: config.Random,
-		log: config.Log, mux: http.NewServeMux(), filing: make(chan struct{}, maxFiling), large: make(chan struct{}, maxLarge),
+		cluster: config.Cluster, peer: config.Peer, peers: config.Peers, member: config.Member, ca: config.CA, record: config.Record, now: config.Now,
+		random: config.Random, log: config.Log, mux: http.NewServeMux(), filing: make(chan struct{}, maxFiling), large: make(chan struct{}, maxLarge),
 		pace: pace{members: true}, slotWait: headerTimeout, patience: frameTimeout, stopping: make(chan struct{}),
 	}
 	bound := s.handlers()
@@ -126,10 +131,20 @@ func (s *Server) handlers() map[api.RouteName]handler {
 		api.RouteWatch:      s.watch,
 		api.RouteCheckpoint: s.recordFile,
 		api.RouteTile:       s.recordFile,
+		api.RouteCluster:    s.clusterStatus,
 		api.RouteHealth:     s.health,
 		api.RoutePeerIndex:  s.peerIndex,
 		api.RoutePeerEvents: s.peerEvents,
+		api.RoutePeerSum:    s.peerSum,
+		api.RoutePeerStatus: s.peerStatus,
 	}
+}
+
+// view has the state looked at, and returns why it could not be or what ask refuses.
+func (s *Server) view(ctx context.Context, ask func(*broker.State) error) error {
+	var refused error
+	err := s.cluster.View(ctx, func(state *broker.State) { refused = ask(state) })
+	return cmp.Or(err, refused)
 }
 
 // Rubbish returns how many bodies and headers were no well-signed statement. They are counted and leave nothing else.
@@ -147,8 +162,17 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 
 // Serve answers on a listener of TLS connections until ctx ends, then lets requests in hand finish.
 func (s *Server) Serve(ctx context.Context, listener net.Listener) error {
+	var spare newcomers
+	inHand, abandon := context.WithCancel(context.WithoutCancel(ctx))
+	defer abandon()
 	server := &http.Server{
-		Handler: s, ReadHeaderTimeout: headerTimeout, ReadTimeout: readTimeout, WriteTimeout: writeTimeout, IdleTimeout: idleTimeout,
+		Handler: s, BaseContext: func(net.Listener) context.Context { return inHand }, ReadHeaderTimeout: headerTimeout, ReadTimeout: readTimeout, WriteTimeout: writeTimeout, IdleTimeout: idleTimeout,
+		ConnContext: withPlace, ConnState: func(conn net.Conn, is http.ConnState) {
+			spare.note(conn, is)
+			if c := placeOf(conn); c != nil {
+				c.used()
+			}
+		},
 		MaxHeaderBytes: maxHeader, ErrorLog: slog.NewLogLogger(s.log.Handler(), slog.LevelDebug),
 	}
 	ended := make(chan error, 1)
@@ -160,10 +184,13 @@ func (s *Server) Serve(ctx context.Context, listener net.Listener) error {
 	case <-ctx.Done():
 	}
 	close(s.stopping)
+	spare.close()
+	defer time.AfterFunc(finishTimeout, abandon).Stop() // one that waits for a leader may not hear of the next here
 	patience, cancel := context.WithTimeout(context.WithoutCancel(ctx), shutdownTimeout)
 	defer cancel()
 	if err := server.Shutdown(patience); err != nil {
-		return errors.Join(err, server.Close())
+		s.log.Warn("stopping with requests in hand", "error", err)
+		return server.Close()
 	}
 	return nil
 }

@@ -1,7 +1,6 @@
 package edge
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"net/http"
@@ -94,6 +93,8 @@ type reader interface {
 	permit(*broker.State) error
 	// opening returns the frames a stream starts with: what the reader has to know when nothing is known of after.
 	opening(*broker.State) []api.Frame
+	// preface returns what a stream says first that does not start with opening.
+	preface(*broker.State) []api.Frame
 	// frames turns consecutive events into frames, by a state that has folded at least them. It runs while the state is
 	// held, so it reads nothing else; errRecall asks for a recall, after which frames is called again.
 	frames(*broker.State, []broker.Event) ([]api.Frame, error)
@@ -123,6 +124,7 @@ func (s *Server) watch(w http.ResponseWriter, r *http.Request) (any, error) {
 		return nil, err
 	}
 	defer s.watchers.leave(who.name())
+	defer held(r.Context())()
 	if err := st.start(opening); err != nil {
 		return nil, err
 	}
@@ -157,21 +159,22 @@ type stream struct {
 
 // authorise finds out whether the reader may read, where the stream begins and with what. Errors before the first byte
 // are the caller's to answer.
-func (st *stream) authorise(ctx context.Context, after uint64, given bool) (opening []api.Frame, refused error) {
-	err := st.server.cluster.View(ctx, func(state *broker.State) {
-		if refused = st.who.permit(state); refused != nil {
-			return
+func (st *stream) authorise(ctx context.Context, after uint64, given bool) (opening []api.Frame, err error) {
+	err = st.server.view(ctx, func(state *broker.State) error {
+		if err := st.who.permit(state); err != nil {
+			return err
 		}
 		if given && after < state.Index() {
-			st.next = after + 1
-			return
+			st.next, opening = after+1, st.who.preface(state)
+			return nil
 		}
 		opening = st.who.opening(state)
 		if opening != nil {
 			st.next = state.Index()
 		}
+		return nil
 	})
-	return opening, cmp.Or(err, refused)
+	return opening, err
 }
 
 // start says 200 and the opening frames.
@@ -254,14 +257,16 @@ func (st *stream) step(ctx context.Context) (grown <-chan struct{}, more bool, e
 }
 
 // say has the reader, who must still be allowed to read, turn events into frames.
-func (st *stream) say(ctx context.Context, events []broker.Event, now *look) (frames []api.Frame, refused error) {
-	err := st.server.cluster.View(ctx, func(state *broker.State) {
+func (st *stream) say(ctx context.Context, events []broker.Event, now *look) (frames []api.Frame, err error) {
+	err = st.server.view(ctx, func(state *broker.State) error {
 		now.events = state.Index()
-		if refused = st.who.permit(state); refused == nil {
-			frames, refused = st.who.frames(state, events)
+		err := st.who.permit(state)
+		if err == nil {
+			frames, err = st.who.frames(state, events)
 		}
+		return err
 	})
-	return frames, cmp.Or(err, refused)
+	return frames, err
 }
 
 // beat says how far the stream has come, and that this was everything at a time. Before the first event there is nothing to

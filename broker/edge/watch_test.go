@@ -18,6 +18,7 @@ import (
 	"pim-ssh/broker/api"
 	"pim-ssh/broker/policy"
 	"pim-ssh/broker/statement"
+	"pim-ssh/broker/statement/signtest"
 	"pim-ssh/packaging/lab/forger"
 )
 
@@ -177,11 +178,11 @@ func TestAWatchEndsWithTheRightToIt(t *testing.T) {
 	if frame, err := stream.Next(); err != nil || frame.Beat == 0 {
 		t.Fatalf("%+v, %v", frame, err)
 	}
-	hers := s.key(s.world.People["erin"])
+	hers := signtest.Public(s.world.People["erin"])
 	s.world.People["erin"] = forger.Key(t)
 	s.revise(func(d *policy.Document) {
 		entry := d.People["erin"]
-		entry.Keys = []statement.Key{s.key(s.world.People["erin"])}
+		entry.Keys = []statement.Key{signtest.Public(s.world.People["erin"])}
 		d.People["erin"] = entry
 	})
 	if frame, err := stream.Next(); err == nil {

@@ -47,9 +47,10 @@ type Record struct {
 	Events Log
 	Log    *slog.Logger
 
-	head   statement.LogHead // what the files hold
-	loaded bool
-	newest atomic.Pointer[audit.Signed]
+	head    statement.LogHead // what the files hold
+	loaded  bool
+	newest  atomic.Pointer[audit.Signed]
+	damaged atomic.Bool // a file was found altered when it was asked for: all are to be made anew
 }
 
 // Run publishes until ctx ends.
@@ -70,6 +71,7 @@ func (r *Record) Run(ctx context.Context) {
 		if grown != nil {
 			select {
 			case <-grown:
+			case <-time.After(publishAgain): // damage may have been met
 			case <-ctx.Done():
 			}
 		}
@@ -91,6 +93,9 @@ func (r *Record) Publish() error {
 	}
 	if err := r.load(checkpoint.Deployment); err != nil {
 		return err
+	}
+	if r.damaged.Swap(false) {
+		r.head = statement.LogHead{} // what is right is written over with the same
 	}
 	if newest := r.newest.Load(); newest != nil && newest.Size >= checkpoint.Size {
 		return r.restore(newest.LogHead)
@@ -128,7 +133,8 @@ func (r *Record) restore(signed statement.LogHead) error {
 	return audit.Extends(r.files(), signed, r.head)
 }
 
-// load reads and checks what an earlier run left. Files that are not what this broker signed are nothing.
+// load reads what an earlier run left, and checks those files that the record goes on from; each of the others is when
+// somebody asks for it. Files that are not what this broker signed are nothing.
 func (r *Record) load(deployment statement.Hash) error {
 	if r.loaded {
 		return nil
@@ -150,7 +156,7 @@ func (r *Record) load(deployment statement.Hash) error {
 	}
 	r.loaded = true
 	if err == nil {
-		_, err = audit.Read(r.files(), r.head, func(uint64, []byte) {})
+		err = audit.HoldEdge(r.files(), r.head)
 	}
 	switch {
 	case errors.Is(err, fs.ErrNotExist) && r.newest.Load() == nil: // a new broker's
@@ -217,7 +223,8 @@ func (r *Record) sign(checkpoint audit.Checkpoint) error {
 // files reads the record's own files.
 func (r *Record) files() audit.Source { return audit.FromFS(os.DirFS(r.Dir)) }
 
-// Read is the record as others may see it: the newest checkpoint, and the tiles under it.
+// Read is the record as others may see it: the newest checkpoint, and the tiles under it. Nothing that was altered is
+// handed out.
 func (r *Record) Read(path string) ([]byte, error) {
 	newest := r.newest.Load()
 	switch {
@@ -226,10 +233,25 @@ func (r *Record) Read(path string) ([]byte, error) {
 	case path == audit.PathCheckpoint:
 		return newest.Text, nil
 	}
-	if _, err := audit.CheckPath(path); err != nil {
+	if err := audit.Within(newest.Size, path); err != nil {
 		return nil, fmt.Errorf("%w: %w", err, fs.ErrNotExist)
 	}
-	return r.files()(path)
+	data, err := r.files()(path)
+	if err == nil {
+		err = audit.Hold(r.files(), newest.LogHead, path, data)
+	}
+	if err != nil {
+		return nil, r.doubt(err)
+	}
+	return data, nil
+}
+
+// doubt has all files made anew from the events, and refuses the one that was asked for until then.
+func (r *Record) doubt(err error) error {
+	if !r.damaged.Swap(true) {
+		r.Log.Warn("the record on disk is damaged and made anew from the events", "dir", r.Dir, "error", err)
+	}
+	return broker.Refuse(broker.Unavailable, "try again in a moment", "this broker's record is being mended: %w", err)
 }
 
 // write puts a whole file in place. It is not synced: events are, and the files follow from them.

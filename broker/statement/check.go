@@ -187,6 +187,8 @@ func (r Report) check() error {
 		return fmt.Errorf("what %.20q: want opened, closed, refused or log-refused", r.What)
 	case r.Log.Size == 0 && !r.Log.Root.IsZero():
 		return errors.New("log: a root without a size")
+	case r.Epoch > maxEpoch:
+		return errors.New("epoch: too large")
 	case r.Service == "" || !matches(r.Service, lower, lower+digits+"-_", 32):
 		return fmt.Errorf("service %.40q: want a PAM service such as sshd or sudo", r.Service)
 	case r.Session != "" && (len(r.Session) > 64 || !only(r.Session, lower+digits+"-")):

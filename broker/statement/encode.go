@@ -78,6 +78,10 @@ func decodeKind(kind Kind, payload []byte) (Body, error) {
 		return decodeAs[Enrolment](payload)
 	case KindReport:
 		return decodeAs[Report](payload)
+	case KindCluster:
+		return decodeAs[Cluster](payload)
+	case KindRestore:
+		return decodeAs[Restore](payload)
 	case KindPolicy:
 		return nil, errors.New("policy: has its own chain; it is no statement to open here")
 	default:

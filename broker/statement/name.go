@@ -20,6 +20,9 @@ type RoleName string
 // BrokerName names a broker in the policy: ^[a-z][a-z0-9-]{0,62}$.
 type BrokerName string
 
+// Disk is the id of the disk that a broker keeps the record on, drawn when the disk is made: 32 lower-case hex digits.
+type Disk string
+
 const (
 	lower  = "abcdefghijklmnopqrstuvwxyz"
 	digits = "0123456789"
@@ -57,6 +60,14 @@ func ParseBrokerName(s string) (BrokerName, error) {
 	return BrokerName(s), nil
 }
 
+// ParseDisk reads the id of a broker's disk.
+func ParseDisk(s string) (Disk, error) {
+	if len(s) != 32 || !only(s, hexDigits) {
+		return "", fmt.Errorf("disk %.40q: want 32 lower-case hex digits, as pim-brokerd join prints them", s)
+	}
+	return Disk(s), nil
+}
+
 // ParseHostName reads a host's name. A last label of digits only is refused: that would be an address.
 func ParseHostName(s string) (HostName, error) {
 	if s == "" || len(s) > 253 {
@@ -88,6 +99,9 @@ func (r *RoleName) UnmarshalText(b []byte) error { return parseInto(r, b, ParseR
 
 // UnmarshalText parses strictly, so that decoding is parsing.
 func (n *BrokerName) UnmarshalText(b []byte) error { return parseInto(n, b, ParseBrokerName) }
+
+// UnmarshalText parses strictly, so that decoding is parsing.
+func (d *Disk) UnmarshalText(b []byte) error { return parseInto(d, b, ParseDisk) }
 
 func parseInto[T any](into *T, text []byte, parse func(string) (T, error)) error {
 	v, err := parse(string(text))

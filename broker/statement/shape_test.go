@@ -37,13 +37,15 @@ func TestBodyThatBreaksARuleCannotBeSigned(t *testing.T) {
 		enr  = statement.Enrolment
 		rep  = statement.Report
 		crt  = statement.Certificate
+		clu  = statement.Cluster
+		res  = statement.Restore
 	)
 	r, d, e := request(), find[dec](t), find[end](t)
 	many := make([]statement.HostName, statement.MaxHosts+1)
 	for i := range many {
 		many[i] = statement.HostName(strings.Repeat("a", 1+i%50) + strings.Repeat("b", 1+i/50))
 	}
-	rsa := key(t, signtest.RSA(3072))
+	rsa := signtest.Public(signtest.RSA(3072))
 	for name, c := range map[string]struct {
 		body statement.Body
 		want string
@@ -107,17 +109,17 @@ func TestBodyThatBreaksARuleCannotBeSigned(t *testing.T) {
 		"a read of another site":          {edit(find[read](t), func(r *read) { r.PathAndQuery = "http://x/" }), "path_and_query"},
 		"a read with a line break":        {edit(find[read](t), func(r *read) { r.PathAndQuery = "/v1/\r\nx" }), "path_and_query"},
 		"a read by both":                  {edit(find[read](t), func(r *read) { r.Host = "db1" }), "exactly one"},
-		"a token by a host":               {edit(token(t), func(k *tok) { k.Head = hostHead(statement.KindHostToken) }), "want a person"},
-		"a token for no host":             {edit(token(t), func(k *tok) { k.Name = "" }), "name"},
-		"a token with an odd label":       {edit(token(t), func(k *tok) { k.Labels = map[string]string{"Tier": "db"} }), "label"},
-		"a token with an odd value":       {edit(token(t), func(k *tok) { k.Labels = map[string]string{"tier": "a b"} }), "label"},
-		"a token with an empty value":     {edit(token(t), func(k *tok) { k.Labels = map[string]string{"tier": ""} }), "label"},
-		"a token without addresses":       {edit(token(t), func(k *tok) { k.Addresses = nil }), "addresses"},
-		"a token that matches every host": {edit(token(t), func(k *tok) { k.Addresses = []string{"*"} }), "addresses"},
-		"a token with two in one address": {edit(token(t), func(k *tok) { k.Addresses = []string{"a,b"} }), "addresses"},
-		"a token with an option":          {edit(token(t), func(k *tok) { k.Addresses = []string{"-oproxycommand"} }), "addresses"},
-		"a token by an rsa key":           {edit(token(t), func(k *tok) { k.Key = rsa }), "want ssh-ed25519"},
-		"a token expired when made":       {edit(token(t), func(k *tok) { k.Expires = k.Created }), "expires"},
+		"a token by a host":               {edit(token(), func(k *tok) { k.Head = hostHead(statement.KindHostToken) }), "want a person"},
+		"a token for no host":             {edit(token(), func(k *tok) { k.Name = "" }), "name"},
+		"a token with an odd label":       {edit(token(), func(k *tok) { k.Labels = map[string]string{"Tier": "db"} }), "label"},
+		"a token with an odd value":       {edit(token(), func(k *tok) { k.Labels = map[string]string{"tier": "a b"} }), "label"},
+		"a token with an empty value":     {edit(token(), func(k *tok) { k.Labels = map[string]string{"tier": ""} }), "label"},
+		"a token without addresses":       {edit(token(), func(k *tok) { k.Addresses = nil }), "addresses"},
+		"a token that matches every host": {edit(token(), func(k *tok) { k.Addresses = []string{"*"} }), "addresses"},
+		"a token with two in one address": {edit(token(), func(k *tok) { k.Addresses = []string{"a,b"} }), "addresses"},
+		"a token with an option":          {edit(token(), func(k *tok) { k.Addresses = []string{"-oproxycommand"} }), "addresses"},
+		"a token by an rsa key":           {edit(token(), func(k *tok) { k.Key = rsa }), "want ssh-ed25519"},
+		"a token expired when made":       {edit(token(), func(k *tok) { k.Expires = k.Created }), "expires"},
 		"an enrolment by a person":        {edit(enrolment(t), func(e *enr) { e.Head = head(statement.KindEnrolment) }), "want a host"},
 		"an enrolment of no machine":      {edit(enrolment(t), func(e *enr) { e.MachineID = statement.Hash{} }), "machine_id"},
 		"an enrolment without host keys":  {edit(enrolment(t), func(e *enr) { e.HostKeys = nil }), "host_keys"},
@@ -131,6 +133,30 @@ func TestBodyThatBreaksARuleCannotBeSigned(t *testing.T) {
 		"a report of an odd session":      {edit(find[rep](t), func(r *rep) { r.Session = "c1;id" }), "session"},
 		"a report of an odd grant":        {edit(find[rep](t), func(r *rep) { r.Grant = "g-x" }), "grant"},
 		"a report of an odd account":      {edit(find[rep](t), func(r *rep) { r.Account = "Root" }), "account"},
+		"a cluster changed by a host":     {edit(find[clu](t), func(c *clu) { c.Head = hostHead(statement.KindCluster) }), "want a person"},
+		"a cluster changed in no way":     {edit(find[clu](t), func(c *clu) { c.Action = "" }), "action"},
+		"a broker added without a name":   {edit(find[clu](t), func(c *clu) { c.Broker = "" }), "broker"},
+		"a broker by a hand-made name":    {edit(find[clu](t), func(c *clu) { c.Broker = "b4/x" }), "broker"},
+		"a broker added without a disk":   {edit(find[clu](t), func(c *clu) { c.Disk = "" }), "disk"},
+		"a disk in capitals":              {edit(find[clu](t), func(c *clu) { c.Disk = "1F2E1F2E1F2E1F2E1F2E1F2E1F2E1F2E" }), "disk"},
+		"a disk with a path in it":        {edit(find[clu](t), func(c *clu) { c.Disk = "../../../../../../etc/pim-ssh/aa" }), "disk"},
+		"a broker added under new rules":  {edit(find[clu](t), func(c *clu) { c.Rules = 2 }), "rules"},
+		"a removal that watches":          {edit(find[clu](t), func(c *clu) { c.Action = statement.Remove }), "watching"},
+		"a removal of nobody":             {edit(find[clu](t), func(c *clu) { c.Action, c.Watching, c.Broker = statement.Remove, false, "" }), "broker"},
+		"a removal of an odd disk":        {edit(find[clu](t), func(c *clu) { c.Action, c.Watching, c.Disk = statement.Remove, false, "x" }), "disk"},
+		"rules for one broker":            {edit(find[clu](t), func(c *clu) { c.Action, c.Rules = statement.Raise, 2 }), "all brokers"},
+		"rules raised to nothing":         {statement.Cluster{Head: head(statement.KindCluster), Action: statement.Raise}, "rules 0"},
+		"rules raised to the first":       {statement.Cluster{Head: head(statement.KindCluster), Action: statement.Raise, Rules: 1}, "rules 1"},
+		"a restore by a host":             {edit(find[res](t), func(r *res) { r.Head = hostHead(statement.KindRestore) }), "want a person"},
+		"a restore of no epoch":           {edit(find[res](t), func(r *res) { r.Epoch = 0 }), "epoch"},
+		"a restore past the last epoch":   {edit(find[res](t), func(r *res) { r.Epoch = 1<<20 + 1 }), "epoch"},
+		"a restore of nothing":            {edit(find[res](t), func(r *res) { r.Size = 0 }), "no record"},
+		"a restore of no tree":            {edit(find[res](t), func(r *res) { r.Root = statement.Hash{} }), "no record"},
+		"a restore without a reason":      {edit(find[res](t), func(r *res) { r.Why = " " }), "why"},
+		"a restore for a long story":      {edit(find[res](t), func(r *res) { r.Why = strings.Repeat("x", 1001) }), "why"},
+		"a restore despite two lines":     {edit(find[res](t), func(r *res) { r.Despite = "a\nb" }), "despite"},
+		"a report of the last epoch":      {edit(find[rep](t), func(r *rep) { r.Epoch = 1<<20 + 1 }), "epoch"},
+		"a cluster changed in two lines":  {edit(find[clu](t), func(c *clu) { c.Reason = "a\nb" }), "reason"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			_, err := statement.Sign(c.body, signtest.Ed25519("token"), signtest.Ed25519("db1"))
@@ -187,6 +213,7 @@ func TestNamesAreHeldToTheirGrammar(t *testing.T) {
 	host := func(s string) error { _, err := statement.ParseHostName(s); return err }
 	role := func(s string) error { _, err := statement.ParseRoleName(s); return err }
 	broker := func(s string) error { _, err := statement.ParseBrokerName(s); return err }
+	disk := func(s string) error { _, err := statement.ParseDisk(s); return err }
 	long := strings.Repeat("a", 63)
 	for _, c := range []struct {
 		parse func(string) error
@@ -200,6 +227,7 @@ func TestNamesAreHeldToTheirGrammar(t *testing.T) {
 			[]string{"", ".", "a.", ".a", "a..b", "-a", "a-", "DB1", "a_b", "*", "@tier=db", "10.0.0.1", "7", "a b", "a\n", "ａ", long + "a", strings.Repeat("a.", 127)}},
 		{role, []string{"db-admin", "root", "a", long}, []string{"", "Root", "-a", "1a", "a_b", "a.b", "a\n", long + "a"}},
 		{broker, []string{"b1", "b"}, []string{"", "B1", "1", "b_1", "b\n"}},
+		{disk, []string{diskID, "0123456789abcdef0123456789abcdef"}, []string{"", diskID[1:], diskID + "0", "1F" + diskID[2:], diskID[:31] + "\n"}},
 	} {
 		for _, s := range c.good {
 			if err := c.parse(s); err != nil {

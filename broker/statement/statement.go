@@ -21,6 +21,8 @@ const (
 	KindHostToken   Kind = "host-token"
 	KindEnrolment   Kind = "enrolment"
 	KindReport      Kind = "report"
+	KindCluster     Kind = "cluster"
+	KindRestore     Kind = "restore"
 )
 
 // PolicyRef is the newest policy revision the signer had verified when signing.
@@ -43,7 +45,8 @@ type Head struct {
 	NotAfter   Time      `json:"not_after"`
 }
 
-// Body is one statement: Request, Decision, Certificate, End, Session, Read, HostToken, Enrolment or Report.
+// Body is one statement: Request, Decision, Certificate, End, Session, Read, HostToken, Enrolment, Report, Cluster
+// or Restore.
 type Body interface {
 	// Header returns the common head.
 	Header() Head
@@ -173,5 +176,6 @@ type Report struct {
 	Account  Account    `json:"account,omitzero"`
 	At       Time       `json:"at"`
 	Why      string     `json:"why,omitzero"`
-	Log      LogHead    `json:"log,omitzero"` // the newest head of the audit log that the host has verified
+	Log      LogHead    `json:"log,omitzero"`   // the newest head of the audit log that the host has verified
+	Epoch    uint64     `json:"epoch,omitzero"` // of that log: the newest restore that the host knows of; 0: none
 }

@@ -21,13 +21,9 @@ func bootstrapCommand(words *flag.FlagSet, args []string) error {
 	if err != nil {
 		return err
 	}
-	data, err := os.ReadFile(files[0])
+	proofs, chain, err := readChainFile(files[0])
 	if err != nil {
 		return err
-	}
-	proofs, chain, err := readChain(data)
-	if err != nil {
-		return fmt.Errorf("%s: %w", files[0], err)
 	}
 	if err := bootstrap(*dir, proofs, chain); err != nil {
 		return err
@@ -78,6 +74,18 @@ func checkKeys(dir string, listed policy.Broker) error {
 		}
 	}
 	return nil
+}
+
+func readChainFile(path string) ([]statement.Proof, policy.Chain, error) {
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return nil, policy.Chain{}, err
+	}
+	proofs, chain, err := readChain(data)
+	if err != nil {
+		return nil, chain, fmt.Errorf("%s: %w", path, err)
+	}
+	return proofs, chain, nil
 }
 
 // readChain reads and verifies a chain file: one policy proof a line, the first revision first.

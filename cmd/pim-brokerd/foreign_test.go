@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"crypto/ed25519"
 	"crypto/rand"
 	"crypto/tls"
@@ -134,9 +135,31 @@ func TestARemovedBrokerIsOut(t *testing.T) {
 	r.must(err)
 	own, err := api.SelfSigned(rand.Reader, private)
 	r.must(err)
-	if enters(leader.Address, api.ClientTLS(api.ProtocolRaft, []statement.Key{leader.Identity}, &own)) {
-		t.Error("it still speaks raft")
+	if said := answered(t, leader.Address, api.ClientTLS(api.ProtocolRaft, []statement.Key{leader.Identity}, &own), string(gone)); !strings.HasPrefix(said, "policy 2 lists no broker "+string(gone)) {
+		t.Errorf("greeting again, it hears %q", said)
 	}
+}
+
+// answered greets as a broker would, and returns the sentence of the refusal; "" when it is spoken to.
+func answered(t *testing.T, address string, config *tls.Config, id string) string {
+	t.Helper()
+	conn, err := tls.DialWithDialer(&net.Dialer{Timeout: 5 * time.Second}, "tcp", address, config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	said := append(bytes.Repeat([]byte{1}, 32), strings.Repeat("7", 32)...)
+	if _, err := conn.Write(append(append(said, byte(len(id))), id...)); err != nil {
+		t.Fatal(err)
+	}
+	if err := conn.SetReadDeadline(time.Now().Add(5 * time.Second)); err != nil {
+		t.Fatal(err)
+	}
+	answer, err := io.ReadAll(conn)
+	if err != nil || len(answer) < 65 || !bytes.Equal(answer[:32], make([]byte, 32)) {
+		return ""
+	}
+	return string(answer[65:])
 }
 
 // TestSlowHugeAndIdleClientsStopNobody has every broker of three besieged while people file.

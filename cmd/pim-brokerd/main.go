@@ -13,6 +13,10 @@ import (
 const usage = `usage:
   pim-brokerd init --name NAME --address HOST:PORT [--dir DIR]   make this broker's keys and print its lines for policy.yaml
   pim-brokerd bootstrap CHAINFILE [--dir DIR]                    start a deployment: the same on each broker that the policy lists
+  pim-brokerd join CHAINFILE [--dir DIR]                         make this broker's disk for a cluster that exists; print what an operator types
+  pim-brokerd quarantine [--dir DIR]                             move this broker's disk aside, and delete nothing
+  pim-brokerd export FILE --to KEY [--config FILE]               copy a stopped broker's record into a file for the age key KEY
+  pim-brokerd restore FILE [--dir DIR]                           make this broker's disk from what pim-ssh cluster restore wrote
   pim-brokerd run [--config FILE]                                serve; systemd starts this
   pim-brokerd dev [--dir DIR] [--listen HOST:PORT]               a whole one-broker deployment, with people and hosts to try
 `
@@ -48,10 +52,20 @@ func dispatch(ctx context.Context, args []string) error {
 		return initCommand(words, args[1:])
 	case "bootstrap":
 		return bootstrapCommand(words, args[1:])
+	case "join":
+		return joinCommand(words, args[1:])
+	case "quarantine":
+		return quarantineCommand(words, args[1:])
+	case "export":
+		return exportCommand(words, args[1:])
+	case "restore":
+		return restoreCommand(words, args[1:])
 	case "run":
 		return runCommand(ctx, words, args[1:])
 	case "dev":
 		return devCommand(ctx, words, args[1:])
+	case "preflight": // run's own, in a process that may die of what it finds
+		return preflightCommand(words, args[1:])
 	case "-h", "--help":
 		return flag.ErrHelp
 	default:

@@ -30,13 +30,47 @@ func (m *member) listed() map[statement.BrokerName]policy.Broker {
 	return node.Chain().Current().Brokers
 }
 
-// brokers are the keys that may speak raft, as of this moment.
+// brokers are the keys that may begin to speak raft: those of every policy, because a broker that was dropped is to be told
+// so. Package cluster asks who it is.
 func (m *member) brokers() []statement.Key {
+	node := m.node.Load()
+	if node == nil {
+		return nil
+	}
 	var keys []statement.Key
-	for _, listed := range m.listed() {
-		keys = append(keys, listed.Identity)
+	chain := node.Chain()
+	for revision := chain.Ref().Revision; revision > 0; revision-- {
+		doc, _ := chain.At(revision)
+		for _, listed := range doc.Brokers {
+			keys = append(keys, listed.Identity)
+		}
 	}
 	return keys
+}
+
+// who is the broker whose key the other side of a connection proved. A key that only an earlier policy lists is a name with
+// an error.
+func (m *member) who(conn net.Conn) (statement.BrokerName, error) {
+	secure, is := conn.(*tls.Conn)
+	if !is {
+		return "", errors.New("not a TLS connection")
+	}
+	key, _ := api.PeerKey(secure.ConnectionState())
+	chain := m.node.Load().Chain()
+	newest := chain.Ref().Revision
+	for revision := newest; revision > 0; revision-- {
+		doc, _ := chain.At(revision)
+		for name, listed := range doc.Brokers {
+			switch {
+			case listed.Identity != key:
+			case revision == newest:
+				return name, nil
+			default:
+				return name, fmt.Errorf("policy %d lists no broker %s with this key: pim-brokerd init prints what a steward signs", newest, name)
+			}
+		}
+	}
+	return "", errors.New("no policy lists that key")
 }
 
 // broker finds another broker in the policy.
@@ -65,6 +99,29 @@ func (m *member) Index(ctx context.Context, leader statement.BrokerName) (uint64
 		return 0, err
 	}
 	return m.calls.Index(ctx, to)
+}
+
+// Sum is cluster's question to the broker that leads what to hold others' events to.
+func (m *member) Sum(ctx context.Context, leader statement.BrokerName, events uint64) (statement.Hash, error) {
+	to, err := m.broker(leader)
+	if err != nil {
+		return statement.Hash{}, err
+	}
+	sum, err := m.calls.Sum(ctx, to, events)
+	if broker.KindOf(err) == broker.Missing {
+		err = fmt.Errorf("%w: %w", cluster.ErrNoSums, err)
+	}
+	return sum, err
+}
+
+// Status is cluster's question to any other broker.
+func (m *member) Status(ctx context.Context, name statement.BrokerName) (cluster.Status, error) {
+	to, err := m.broker(name)
+	if err != nil {
+		return cluster.Status{}, err
+	}
+	said, err := m.calls.Status(ctx, name, to)
+	return cluster.Status{Disk: said.Disk, Events: said.Events, Now: said.Now, Low: said.Low}, err
 }
 
 // Events is cluster's question after events that this broker missed.

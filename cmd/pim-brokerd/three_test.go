@@ -9,21 +9,10 @@ import (
 	"testing"
 	"time"
 
-	"golang.org/x/crypto/ssh"
-
 	"pim-ssh/broker"
 	"pim-ssh/broker/api"
 	"pim-ssh/broker/statement"
 )
-
-func keyOf(t *testing.T, signer ssh.Signer) statement.Key {
-	t.Helper()
-	key, err := statement.KeyOf(signer.PublicKey())
-	if err != nil {
-		t.Fatal(err)
-	}
-	return key
-}
 
 // TestAnyBrokerTakesAWriteAndEveryBrokerShowsIt files at each broker and reads it at once from each: a read never shows
 // less than what was acknowledged before it.

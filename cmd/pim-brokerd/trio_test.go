@@ -21,6 +21,7 @@ import (
 	"pim-ssh/broker/api"
 	"pim-ssh/broker/policy"
 	"pim-ssh/broker/statement"
+	"pim-ssh/broker/statement/signtest"
 	"pim-ssh/packaging/lab/forger"
 )
 
@@ -37,20 +38,58 @@ type trio struct {
 // one is one broker of a trio.
 type one struct {
 	dir, config, address string
+	build                string // the program it runs
 
 	mu   sync.Mutex
 	cmd  *exec.Cmd // nil while it does not run
-	said *bytes.Buffer
+	said *speech
+}
+
+// speech is what a process said so far. It may be read while more is said.
+type speech struct {
+	mu   sync.Mutex
+	text bytes.Buffer
+}
+
+func (s *speech) Write(p []byte) (int, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.text.Write(p)
+}
+
+// String is all of it.
+func (s *speech) String() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.text.String()
+}
+
+// forget begins anew.
+func (s *speech) forget() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.text.Reset()
 }
 
 // newTrio has init and bootstrap done on each, as people do it, and starts them; web1 is enrolled.
 func newTrio(t *testing.T) *trio {
 	t.Helper()
+	return newTrioOn(t, t.TempDir(), os.Args[0])
+}
+
+// newTrioOf is newTrio with another build of pim-brokerd.
+func newTrioOf(t *testing.T, build string) *trio {
+	t.Helper()
+	return newTrioOn(t, t.TempDir(), build)
+}
+
+// newTrioOn is newTrioOf with every broker's disk in one directory.
+func newTrioOn(t *testing.T, dir, build string) *trio {
+	t.Helper()
 	r := &trio{t: t, names: []statement.BrokerName{"b1", "b2", "b3"}, all: map[statement.BrokerName]*one{}}
-	dir := t.TempDir()
 	listed := map[statement.BrokerName]policy.Broker{}
 	for _, name := range r.names {
-		b := &one{dir: filepath.Join(dir, string(name)), address: freeAddress(t), said: &bytes.Buffer{}}
+		b := &one{dir: filepath.Join(dir, string(name)), address: freeAddress(t), build: build, said: &speech{}}
 		keys, err := makeKeys(b.dir, name)
 		r.must(err)
 		keys.Address = b.address
@@ -61,7 +100,9 @@ func newTrio(t *testing.T) *trio {
 	r.world = forger.New(t, func(doc *policy.Document) { doc.Brokers = listed })
 	r.file = r.chainFile(dir, r.world.Chain)
 	for _, name := range r.names {
-		say(t, 0, "bootstrap", r.file, "--dir", r.all[name].dir)
+		if out, err := r.program(name, "bootstrap", r.file, "--dir", r.all[name].dir).CombinedOutput(); err != nil {
+			t.Fatalf("bootstrap: %v\n%s", err, out)
+		}
 	}
 	t.Cleanup(func() {
 		for _, name := range r.names {
@@ -108,13 +149,20 @@ func (r *trio) chainFile(dir string, chain policy.Chain) string {
 	return write(r.t, dir, "chain", text.String())
 }
 
+// program is a broker's own build with these words.
+func (r *trio) program(name statement.BrokerName, words ...string) *exec.Cmd {
+	cmd := program(context.Background(), words...)
+	cmd.Path = r.all[name].build
+	return cmd
+}
+
 // start starts a broker; it does not wait for the others.
 func (r *trio) start(name statement.BrokerName) {
 	r.t.Helper()
 	b := r.all[name]
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.cmd = program(context.Background(), "run", "--config", b.config)
+	b.cmd = r.program(name, "run", "--config", b.config)
 	b.cmd.Stderr = b.said
 	r.must(b.cmd.Start())
 }
@@ -214,11 +262,11 @@ func (r *trio) enrolWeb1() {
 	private, identity := forger.PrivateKey(r.t)
 	r.host = private
 	token := r.world.Sign(statement.HostToken{Head: r.world.Head(statement.KindHostToken, "dave"), Name: "web1", Labels: map[string]string{"tier": "web"},
-		Addresses: []string{"web1"}, Key: keyOf(r.t, once), Expires: forger.Now() + 3600}, "dave")
+		Addresses: []string{"web1"}, Key: signtest.Public(once), Expires: forger.Now() + 3600}, "dave")
 	head := r.world.Head(statement.KindEnrolment, "")
 	head.Host = "web1"
-	proof, err := statement.Sign(statement.Enrolment{Head: head, Token: token, MachineID: statement.HashOf([]byte("web1")), Identity: keyOf(r.t, identity),
-		HostKeys: []statement.Key{keyOf(r.t, identity)}}, once, identity)
+	proof, err := statement.Sign(statement.Enrolment{Head: head, Token: token, MachineID: statement.HashOf([]byte("web1")), Identity: signtest.Public(identity),
+		HostKeys: []statement.Key{signtest.Public(identity)}}, once, identity)
 	r.must(err)
 	r.within(20*time.Second, "the first write", func() bool {
 		_, err = r.as("dave").Submit(r.t.Context(), proof)

@@ -8,9 +8,11 @@ import (
 	"flag"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -114,19 +116,22 @@ func serve(ctx context.Context, c config, listener net.Listener, ready func() er
 	}
 	m := &member{name: c.Name, record: filepath.Join(c.Dir, recordDir), secrets: held, calls: api.NewPeers(&held.certificate), log: journal()}
 	defer m.calls.Close()
+	if err := preflight(ctx, c.Dir); err != nil {
+		return advised(err)
+	}
 	m.front = edge.NewFront(listener, api.ServerTLS(held.certificate, m.brokers))
 	node, err := cluster.Open(cluster.Config{
 		Name: c.Name, Dir: c.Dir, Now: clock, Log: os.Stderr,
-		Wire: cluster.Wire{Listener: m.front.Raft(), Dial: m.dial, Peers: m},
+		Wire: cluster.Wire{Listener: m.front.Raft(), Dial: m.dial, Who: m.who, Peers: m},
 	})
 	if errors.Is(err, cluster.ErrEmpty) {
-		return fmt.Errorf("%w; type: pim-brokerd bootstrap CHAINFILE", err)
+		return fmt.Errorf("%w; type: pim-brokerd bootstrap CHAINFILE, or pim-brokerd join CHAINFILE where a cluster exists", err)
 	}
 	if err != nil {
-		return err
+		return advised(err)
 	}
 	m.node.Store(node)
-	return errors.Join(m.run(ctx, node, ready), node.Close())
+	return advised(errors.Join(m.run(ctx, node, ready), node.Close()))
 }
 
 // run starts every part, and stops them all when one ends. When told to stop it lets another broker lead first, while it
@@ -135,7 +140,7 @@ func (m *member) run(told context.Context, node *cluster.Node, ready func() erro
 	ctx, cancel := context.WithCancel(context.WithoutCancel(told))
 	defer cancel()
 	record := &effect.Record{Dir: m.record, Key: m.secrets.log, Events: node, Log: m.log}
-	server := edge.New(edge.Config{Cluster: node, Peer: m, Peers: m.calls, CA: m.secrets.ca, Record: record.Read, Now: clock, Random: rand.Reader, Log: m.log})
+	server := edge.New(edge.Config{Cluster: node, Peer: m, Peers: m.calls, Member: m, CA: m.secrets.ca, Record: record.Read, Now: clock, Random: rand.Reader, Log: m.log})
 	sweep := &effect.Sweep{Cluster: leading{node}, Now: clock, Every: sweepEvery, Log: m.log}
 	parts := []func() error{
 		func() error { return m.front.Run(ctx) },
@@ -209,10 +214,18 @@ func (m *member) announce(ctx context.Context, node *cluster.Node, ready func() 
 	}
 	if err != nil {
 		m.log.Warn("serving, but no majority of the brokers is there yet", "broker", m.name, "error", err,
-			"hint", "start the others; each needs: pim-brokerd bootstrap, with the same chain file")
+			"hint", m.missing(node))
 	}
 	m.log.Info("ready", "broker", m.name, "address", m.front.HTTP().Addr(), "deployment", chain.Deployment(), "policy", chain.Ref().Revision)
 	return ready()
+}
+
+// missing is what to do about a broker that waits.
+func (m *member) missing(node *cluster.Node) string {
+	for name, refusal := range node.Refusals() {
+		return fmt.Sprintf("%s says: %s", name, refusal.Why)
+	}
+	return "start the others; each needs: pim-brokerd bootstrap, or restore, with the same file"
 }
 
 // status tells systemd, for people who ask it, who leads as far as this broker knows.
@@ -221,7 +234,7 @@ func (m *member) status(ctx context.Context, node *cluster.Node) {
 	defer look.Stop()
 	said := ""
 	for {
-		if now := statusOf(m.name, node.Leader()); now != said {
+		if now := statusOf(m.name, node.Leader(), node.Refusals()); now != said {
 			said = now
 			_, _ = daemon.SdNotify(false, "STATUS="+now) // nothing depends on it
 		}
@@ -233,13 +246,16 @@ func (m *member) status(ctx context.Context, node *cluster.Node) {
 	}
 }
 
-func statusOf(own, leader statement.BrokerName) string {
+func statusOf(own, leader statement.BrokerName, refusals map[statement.BrokerName]cluster.Refusal) string {
+	status := "follows " + string(leader)
 	switch leader {
 	case "":
-		return "no broker leads"
+		status = "no broker leads"
 	case own:
-		return "leads"
-	default:
-		return "follows " + string(leader)
+		status = "leads"
 	}
+	for _, name := range slices.Sorted(maps.Keys(refusals)) {
+		status += fmt.Sprintf("; %s says: %s", name, refusals[name].Why)
+	}
+	return status
 }

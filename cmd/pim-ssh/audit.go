@@ -9,12 +9,15 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
+	"strings"
 
 	"github.com/spf13/cobra"
 
 	"pim-ssh/broker"
 	"pim-ssh/broker/api"
 	"pim-ssh/broker/audit"
+	"pim-ssh/broker/audit/refold"
 	"pim-ssh/broker/statement"
 )
 
@@ -63,6 +66,11 @@ func (d *desk) records(ctx context.Context, dir string) (pin, []kept, error) {
 	if !c.chain.Current().Auditor(c.person) {
 		return pin{}, nil, denied("ask one of the auditors that pim-ssh policy show names", "%s is no auditor", c.person)
 	}
+	return c.records(ctx)
+}
+
+// records reaches the record of every broker that answers. Whether the person may read them is the brokers' to say too.
+func (c *contact) records(ctx context.Context) (pin, []kept, error) {
 	reader, err := c.reader(ctx)
 	if err != nil {
 		return c.pin, nil, err
@@ -148,7 +156,7 @@ func (d *desk) seenDir() (string, error) {
 }
 
 // seen returns the checkpoints of earlier audits. One whose signer no policy knows is said and left out.
-func (d *desk) seen(p pin) ([]audit.Signed, error) {
+func (d *desk) seen(p pin) ([]refold.Seen, error) {
 	dir, err := d.seenDir()
 	if err != nil {
 		return nil, err
@@ -157,7 +165,7 @@ func (d *desk) seen(p pin) ([]audit.Signed, error) {
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, err
 	}
-	var all []audit.Signed
+	var all []refold.Seen
 	for _, entry := range entries {
 		text, err := os.ReadFile(filepath.Join(dir, entry.Name()))
 		if err != nil {
@@ -168,21 +176,27 @@ func (d *desk) seen(p pin) ([]audit.Signed, error) {
 			d.term.Warn("what was seen before is not compared: %s: %v", filepath.Join(dir, entry.Name()), err)
 			continue
 		}
-		all = append(all, signed)
+		_, after, _ := strings.Cut(entry.Name(), ".")
+		epoch, _ := strconv.ParseUint(after, 10, 64) // none: before the first restore
+		all = append(all, refold.Seen{Signed: signed, Epoch: epoch})
 	}
 	return all, nil
 }
 
-// remember keeps a checkpoint that was found sound. It never goes back.
-func (d *desk) remember(signed audit.Signed, before []audit.Signed) error {
+// remember keeps a checkpoint that was found sound in an epoch. It never goes back.
+func (d *desk) remember(signed audit.Signed, epoch uint64, before []refold.Seen) error {
 	for _, old := range before {
-		if old.Broker == signed.Broker && old.Size >= signed.Size {
+		if old.Broker == signed.Broker && old.Epoch == epoch && old.Size >= signed.Size {
 			return nil
 		}
+	}
+	name := string(signed.Broker)
+	if epoch > 0 {
+		name += "." + strconv.FormatUint(epoch, 10)
 	}
 	dir, err := d.seenDir()
 	if err != nil {
 		return err
 	}
-	return writeFile(filepath.Join(dir, string(signed.Broker)), signed.Text, 0o600)
+	return writeFile(filepath.Join(dir, name), signed.Text, 0o600)
 }

@@ -64,7 +64,7 @@ func (b *book) file(p statement.Proof) {
 	b.t.Helper()
 	command, err := broker.CommandFor(p, b.now())
 	b.must(err)
-	decided, err := broker.Decide(b.state, command)
+	decided, err := broker.Decide(b.state, command.Under(b.state))
 	if len(decided.Events) == 0 {
 		b.t.Fatalf("nothing came of it: %v", err)
 	}

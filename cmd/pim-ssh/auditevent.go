@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
 	"strings"
 
@@ -39,11 +40,40 @@ func lineOf(event broker.Event) line {
 		return line{string(e.Host), "", "joins"}
 	case *broker.HostReported:
 		return reportLine(e)
+	case *broker.BrokerAdded, *broker.BrokerRemoved, *broker.RulesRaised, *broker.EpochBegun:
+		return clusterLine(event)
 	case *broker.StatementRefused:
 		return line{string(e.Person) + string(e.Host), "", "refused: " + string(e.Statement) + ": " + e.Why}
 	default:
 		return grantLine(event)
 	}
+}
+
+func clusterLine(event broker.Event) line {
+	switch e := event.(type) {
+	case *broker.BrokerAdded:
+		as := "as a voter"
+		if e.Watching {
+			as = "without a vote"
+		}
+		return line{string(e.Person), "", fmt.Sprintf("adds broker %s, disk %s, %s", e.Broker, e.Disk, as)}
+	case *broker.BrokerRemoved:
+		return line{string(e.Person), "", fmt.Sprintf("removes broker %s, disk %s", e.Broker, cmp.Or(string(e.Disk), "it was founded with"))}
+	case *broker.RulesRaised:
+		return line{string(e.Person), "", fmt.Sprintf("raises the rules to %d", e.Rules)}
+	case *broker.EpochBegun:
+		return line{string(e.Person), "", fmt.Sprintf("restores the brokers, epoch %d begins: %s", e.Epoch, restoreOf(e).Why)}
+	}
+	return line{}
+}
+
+// restoreOf is the operator's statement in it.
+func restoreOf(e *broker.EpochBegun) statement.Restore {
+	var said statement.Restore
+	if err := statement.DecodeStrict(e.Proof.Payload, &said); err != nil {
+		return statement.Restore{Why: "something unreadable"}
+	}
+	return said
 }
 
 func grantLine(event broker.Event) line {

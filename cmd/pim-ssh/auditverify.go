@@ -36,6 +36,8 @@ type verdictJSON struct {
 	Grants     uint64               `json:"grants"`
 	Refused    uint64               `json:"refused"`
 	Told       []refold.Told        `json:"told"`  // what hosts complained of
+	Epoch      uint64               `json:"epoch"` // the newest; 0: never restored
+	Epochs     []refold.Restored    `json:"epochs"`
 	Where      string               `json:"where"` // of the first thing wrong: a file of the record, or ""
 	Event      *uint64              `json:"event"` // of the first thing wrong; null when it is about no one event
 	Why        string               `json:"why"`
@@ -52,9 +54,9 @@ func (d *desk) auditVerify(ctx context.Context, dir string) error {
 	}
 	var failed []error
 	for _, one := range all {
-		verdict, err := d.verify(p, one, append(others(all, one), before...))
+		verdict, err := d.verify(p, one, others(all, one), before)
 		if err == nil {
-			err = d.remember(one.signed, before)
+			err = d.remember(one.signed, verdict.Epoch, before)
 		}
 		if err != nil {
 			failed = append(failed, err)
@@ -78,13 +80,14 @@ func others(all []kept, of kept) []audit.Signed {
 }
 
 // verify finds the first thing wrong with one record.
-func (d *desk) verify(p pin, one kept, others []audit.Signed) (verdictJSON, error) {
+func (d *desk) verify(p pin, one kept, others []audit.Signed, before []refold.Seen) (verdictJSON, error) {
 	v := verdictJSON{Record: one.name, Events: one.signed.Size, Root: one.signed.Root, SignedBy: one.signed.Broker}
 	err := one.wrong
 	if err == nil {
 		var found refold.Verified
-		found, err = refold.Verify(refold.Record{Source: one.source, Signed: one.signed, Others: others, Pinned: p.chain, Now: d.clock()}, nil)
+		found, err = refold.Verify(refold.Record{Source: one.source, Signed: one.signed, Others: others, Before: before, Pinned: p.chain, Now: d.clock()}, nil)
 		v.Statements, v.Grants, v.Refused, v.Told = found.Statements, found.Grants, found.Refused, found.Told
+		v.Epoch, v.Epochs = found.Epoch, found.Epochs
 	}
 	v.Sound = err == nil
 	if err == nil {
@@ -105,6 +108,9 @@ func (d *desk) sayVerdict(v verdictJSON) error {
 	for _, told := range v.Told {
 		d.term.Warn("host %s reported (event %d) that it refused a broker's record: %s", told.Host, told.Index, told.Why)
 	}
+	for _, begun := range v.Epochs {
+		d.sayEpoch(begun)
+	}
 	if d.json() {
 		return d.term.JSON(v)
 	}
@@ -115,4 +121,14 @@ func (d *desk) sayVerdict(v verdictJSON) error {
 	}
 	d.term.Result("%s: NOT SOUND", v.Record)
 	return nil
+}
+
+// sayEpoch tells of a restore: what was recorded before it and is not here, nobody but the operator has left out.
+func (d *desk) sayEpoch(r refold.Restored) {
+	if r.Despite == "" {
+		d.term.Warn("epoch %d begins at event %d: %s restored the brokers from a backup: %s", r.Epoch, r.Index, r.Person, r.Why)
+		return
+	}
+	d.term.Warn("epoch %d begins at event %d: %s restored the brokers from a backup: %s; it leaves out what was recorded after that backup: %s",
+		r.Epoch, r.Index, r.Person, r.Why, r.Despite)
 }

@@ -110,8 +110,11 @@ func (r reading) grantID() broker.GrantID { return r.stem().Grant() }
 
 // state computes where the request stands at now from what is signed; an end is a broker's word.
 func (r reading) state(now statement.Time) api.State {
-	if ended := r.dossier.Ended; ended != nil && ended.How == broker.EndedByWithdraw {
+	switch ended := r.dossier.Ended; {
+	case ended != nil && ended.How == broker.EndedByWithdraw:
 		return api.Withdrawn
+	case ended != nil && ended.How == broker.EndedByRestore:
+		return api.Expired
 	}
 	for _, d := range r.decisions {
 		if d.counted && d.Verdict == statement.Deny {
@@ -135,6 +138,8 @@ func (r reading) mayDecide(p pin, now statement.Time) error {
 		return denied("ask one of "+people(r.needs)+" to run pim-ssh inbox", "nobody decides a request of their own")
 	case !slices.Contains(p.chain.Current().Approvers(r.request.Role), p.person):
 		return denied("pim-ssh inbox", "you are no approver of %s", r.request.Role)
+	case state == api.Expired && r.dossier.Ended != nil:
+		return &broker.Error{Kind: broker.Expired, Msg: fmt.Sprintf("%s ended when the brokers were restored from a backup", r.id()), Hint: "pim-ssh inbox"}
 	case state == api.Expired:
 		return &broker.Error{Kind: broker.Expired, Msg: fmt.Sprintf("%s expired at %s", r.id(), r.request.Expires), Hint: "pim-ssh inbox"}
 	case state != api.Pending:

@@ -68,7 +68,7 @@ func TestStories(t *testing.T) {
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"as": onStage((*stage).as), "broker": onStage((*stage).broker), "exits": exits, "eventually": eventually,
 			"firstline": firstLine, "enrol": onStage((*stage).enrol), "sshd": onStage((*stage).sshd), "keyfile": onStage((*stage).keyfile),
-			"interrupt": interrupt, "id": firstID,
+			"interrupt": interrupt, "id": firstID, "agekey": ageKey,
 		},
 	})
 }
@@ -167,6 +167,7 @@ func (s *stage) broker(ts *testscript.TestScript, _ bool, args []string) {
 	}
 	program, err := brokerd()
 	ts.Check(err)
+	ts.Setenv("BROKERD", program)
 	dir := filepath.Join(s.work, "dev")
 	ts.Check(os.MkdirAll(dir, 0o700))
 	os.Remove(filepath.Join(dir, "ready"))

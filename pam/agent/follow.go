@@ -71,7 +71,7 @@ func causeOf(err error) error {
 // policy names other brokers.
 func (a *Agent) followOnce(ctx context.Context, after **uint64) error {
 	s := a.ledger.snapshot(a.Clock.now())
-	client, err := api.NewClient(api.Config{Policy: s.chain.Current(), Address: a.Broker, Identity: a.identity})
+	client, err := api.NewClient(api.Config{Policy: s.chain.Current(), Address: a.Broker, Identity: a.identity, Skip: a.skip})
 	if err != nil {
 		return err
 	}
@@ -102,13 +102,24 @@ func (a *Agent) followOnce(ctx context.Context, after **uint64) error {
 			return err
 		}
 		if err := a.take(frame, listing); err != nil {
-			return err
+			return a.leave(err, after)
 		}
 		*after = stream.Position()
 		if frame.Policy != nil && a.ledger.snapshot(0).chain.Ref() != s.chain.Ref() && listing.done {
 			return errors.New("policy changed: connecting by the new one")
 		}
 	}
+}
+
+// leave prepares what comes after a stream that is left: the whole list again, or another broker.
+func (a *Agent) leave(why error, after **uint64) error {
+	switch {
+	case errors.Is(why, errAnew):
+		*after = nil
+	case errors.Is(why, errOldEpoch):
+		a.skip++
+	}
+	return why
 }
 
 // postReports hands spooled reports over while the stream stands.
@@ -134,6 +145,7 @@ type listing struct {
 	named map[broker.Stem]bool
 
 	record audit.Source // of the brokers that are followed
+	shown  bool         // the restore that this host knows of, or a later one that it took
 }
 
 // take acts on one frame.
@@ -141,9 +153,19 @@ func (a *Agent) take(f api.Frame, l *listing) error {
 	if f.Index == nil && (f.Policy != nil || f.Dossier != nil) {
 		l.whole = true // the broker did not know where we were and begins at the beginning
 	}
+	if (f.Dossier != nil || f.Beat != 0) && !l.shown {
+		if s := a.ledger.snapshot(0); s.epoch.binds(s.chain) {
+			return errOldEpoch
+		}
+		l.shown = true
+	}
 	switch {
 	case f.Policy != nil:
 		return a.takePolicy(*f.Policy)
+	case f.Restore != nil:
+		err := a.takeRestore(*f.Restore)
+		l.shown = err == nil
+		return err
 	case f.Dossier != nil:
 		if l.named == nil {
 			l.named = map[broker.Stem]bool{}
@@ -197,7 +219,9 @@ func (a *Agent) takePolicy(p statement.Proof) error {
 	case errors.Is(err, policy.ErrKnown):
 		return nil
 	case errors.As(err, &fork):
-		a.Log.Error("GRANTING STOPS: policy forked", "error", err)
+		if !a.reports.lately("fork", quiet) {
+			a.Log.Error("GRANTING STOPS: policy forked", "error", err)
+		}
 		a.ledger.mu.Lock()
 		a.ledger.halt = err
 		a.ledger.mu.Unlock()
@@ -205,7 +229,9 @@ func (a *Agent) takePolicy(p statement.Proof) error {
 		defer a.spooling.Unlock()
 		return a.Spool.putFork(fork)
 	case err != nil:
-		a.Log.Error("policy revision refused", "error", err)
+		if !a.reports.lately("policy", quiet) {
+			a.Log.Error("policy revision refused", "error", err)
+		}
 		return nil
 	}
 	a.spooling.Lock()
@@ -344,7 +370,9 @@ func (a *Agent) endUnnamed(named map[broker.Stem]bool) {
 func (a *Agent) takeBeat(beat statement.Time) error {
 	now := a.Clock.now()
 	if skew := now.Sub(beat); skew > maxSkew || skew < -maxSkew {
-		a.Log.Error("the broker's clock and ours differ too much: its word does not count as fresh", "broker", beat, "host", now)
+		if !a.reports.lately("skew", watchful) { // brokers beat as they like
+			a.Log.Error("the broker's clock and ours differ too much: its word does not count as fresh", "broker", beat, "host", now)
+		}
 		return nil
 	}
 	a.ledger.mu.Lock()

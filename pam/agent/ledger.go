@@ -95,13 +95,16 @@ type ledger struct {
 	ended   map[statement.Hash]Tombstone // by request: also of requests whose dossier never came
 	heard   heard
 	floor   statement.Time
-	halt    error // why nothing may start at all: what the spool lacks
+	epoch   epoch
+	unread  error // why nothing may start at all: which epoch this is, is not known
+	halt    error // the same: what the spool lacks
 	unfit   error // the same: what this machine's tools lack
 	disk    error // the same: the spool takes nothing now
 }
 
 func newLedger(c contents, h heard) *ledger {
-	l := &ledger{host: c.enrolment.Host, chain: c.chain, entries: map[broker.Stem]*entry{}, ended: c.tombstones, heard: h, floor: c.floor, halt: c.halt}
+	l := &ledger{host: c.enrolment.Host, chain: c.chain, entries: map[broker.Stem]*entry{}, ended: c.tombstones, heard: h, floor: c.floor, halt: c.halt,
+		epoch: c.epoch, unread: c.unread}
 	for stem, d := range c.dossiers {
 		l.entries[stem] = l.judge(d)
 	}
@@ -136,12 +139,13 @@ type snapshot struct {
 	heard heard
 	floor statement.Time
 	halt  error
+	epoch epoch
 }
 
 func (l *ledger) snapshot(now statement.Time) snapshot {
 	l.mu.RLock()
 	defer l.mu.RUnlock()
-	return snapshot{now, l.host, l.chain, l.heard, l.floor, errors.Join(l.unfit, l.halt, l.disk)}
+	return snapshot{now, l.host, l.chain, l.heard, l.floor, errors.Join(l.unfit, l.unread, l.halt, l.disk), l.epoch}
 }
 
 // view is one grant as an answer sees it: proved, with nothing said yet about whether it may start something.

@@ -19,6 +19,8 @@ type contents struct {
 	tombstones map[statement.Hash]Tombstone
 	heard      statement.Time
 	floor      statement.Time
+	epoch      epoch
+	unread     error // why the epoch is not known, and nothing may start until it is
 	halt       error // why nothing may start at all; nil when all is well
 }
 
@@ -33,6 +35,8 @@ func (s *Spool) load() (contents, error) {
 	if c.chain, err = s.loadPolicies(enrolment.chain); err != nil {
 		return contents{}, err
 	}
+	c.epoch, c.unread = s.loadEpoch()
+	c.enrolment.Host.Since = c.epoch.Created
 	if c.tombstones, err = s.loadTombstones(); err != nil {
 		return contents{}, err
 	}

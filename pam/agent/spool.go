@@ -28,6 +28,7 @@ const (
 	inStepFile    = "in-step"    // the policy revision /etc was last brought in step with
 	reachedFile   = "reached"    // the newest log index a broker ever named here
 	headFile      = "checkpoint" // the newest checkpoint of the brokers' record that was verified here
+	epochFile     = "epoch.json" // the newest restore of the brokers that was verified here
 	sequenceFile  = "sequence"   // the number of the last report ever made, whether or not it was posted since
 	heardFile     = "heard"
 	floorFile     = "floor"

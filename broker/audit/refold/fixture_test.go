@@ -16,10 +16,12 @@ import (
 // later is when the auditor looks: a year after the recorded log.
 const later = statement.Time(1795420800) + 365*24*3600
 
-// recorded returns the log that package broker's tests froze: every kind of event is in it.
-func recorded(t testing.TB) [][]byte {
+// recorded returns the log that package broker's tests froze: every kind of event of rules 1 is in it.
+func recorded(t testing.TB) [][]byte { return recordedIn(t, "log.ndjson") }
+
+func recordedIn(t testing.TB, name string) [][]byte {
 	t.Helper()
-	data, err := os.ReadFile("../../testdata/log.ndjson")
+	data, err := os.ReadFile("../../testdata/" + name)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -70,11 +72,7 @@ func (o *owner) sign(head statement.LogHead, state statement.Hash) audit.Signed 
 	if err != nil {
 		o.t.Fatal(err)
 	}
-	public, err := statement.KeyOf(key.PublicKey())
-	if err != nil {
-		o.t.Fatal(err)
-	}
-	signed, err := audit.Open(text, deployment, map[statement.BrokerName]statement.Key{"b1": public})
+	signed, err := audit.Open(text, deployment, map[statement.BrokerName]statement.Key{"b1": signtest.Public(key)})
 	if err != nil {
 		o.t.Fatal(err)
 	}
@@ -120,7 +118,7 @@ func (o *owner) file(p statement.Proof, at statement.Time) {
 	if err != nil {
 		o.t.Fatal(err)
 	}
-	decided, err := broker.Decide(o.folded(), command)
+	decided, err := broker.Decide(o.folded(), command.Under(o.folded()))
 	if err != nil || len(decided.Events) == 0 {
 		o.t.Fatalf("%v, %d events", err, len(decided.Events))
 	}

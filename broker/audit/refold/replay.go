@@ -17,6 +17,13 @@ type Replay struct {
 	now    statement.Time // the auditor's: nothing may be stamped later
 	due    []broker.Event // what the latest statement still makes happen
 	folded Folded
+	ahead  *ahead // the first event of this epoch that is stamped in the future
+}
+
+// ahead is an event from the future. A restore puts the clock right, so it is wrong only where none follows.
+type ahead struct {
+	index uint64
+	why   error
 }
 
 // Folded counts what was decided again.
@@ -38,11 +45,19 @@ func (r *Replay) Folded() Folded { return r.folded }
 
 // Take decides the next event again and folds it. After an error nothing more can be taken.
 func (r *Replay) Take(leaf []byte) (broker.Event, error) {
+	event, err := r.take(leaf)
+	if err != nil && r.ahead != nil && event != nil && event.Head().Index == r.ahead.index {
+		err = r.ahead.why // and so nothing fits any more
+	}
+	return event, err
+}
+
+func (r *Replay) take(leaf []byte) (broker.Event, error) {
 	event, err := broker.DecodeEvent(leaf)
 	if err != nil {
 		return nil, fmt.Errorf("is no event that brokers write: %w", err)
 	}
-	if err := r.place(event.Head()); err != nil {
+	if err := r.place(event); err != nil {
 		return event, err
 	}
 	if len(r.due) == 0 {
@@ -59,6 +74,14 @@ func (r *Replay) Take(leaf []byte) (broker.Event, error) {
 	return event, nil
 }
 
+// Ahead reports the first event that is stamped in the future, unless a later restore began again at the operator's clock.
+func (r *Replay) Ahead() (uint64, error) {
+	if r.ahead == nil {
+		return 0, nil
+	}
+	return r.ahead.index, r.ahead.why
+}
+
 // Done reports what is missing when the log ends here: commands are recorded whole.
 func (r *Replay) Done() error {
 	if len(r.due) == 0 {
@@ -68,14 +91,19 @@ func (r *Replay) Done() error {
 }
 
 // place holds an event to its place in the log and in time.
-func (r *Replay) place(head broker.EventHead) error {
+func (r *Replay) place(event broker.Event) error {
+	head := event.Head()
+	_, begins := event.(*broker.EpochBegun)
+	if begins {
+		r.ahead = nil
+	}
 	switch {
 	case head.Index != r.state.Index():
 		return fmt.Errorf("says that it is event %d: events were removed, inserted or moved", head.Index)
-	case head.At < r.state.Now():
+	case head.At < r.state.Now() && !begins:
 		return fmt.Errorf("is stamped %s, before the event in front of it (%s): time never goes back", head.At, r.state.Now())
-	case head.At > r.now.Add(broker.MaxAhead):
-		return fmt.Errorf("is stamped %s, which is in the future (it is %s here): the broker that led had its clock set ahead", head.At, r.now)
+	case head.At > r.now.Add(broker.MaxAhead) && r.ahead == nil:
+		r.ahead = &ahead{head.Index, fmt.Errorf("is stamped %s, which is in the future (it is %s here): the broker that led had its clock set ahead", head.At, r.now)}
 	}
 	return nil
 }
@@ -91,7 +119,7 @@ func (r *Replay) decide(event broker.Event) error {
 			return fmt.Errorf("%s: the statement in it is nobody's: %w", head.Kind, err)
 		}
 	}
-	decided, err := broker.Decide(r.state, command)
+	decided, err := broker.Decide(r.state, r.under(command, event))
 	switch {
 	case len(decided.Events) > 0:
 		r.due = decided.Events
@@ -103,6 +131,21 @@ func (r *Replay) decide(event broker.Event) error {
 	default:
 		return fmt.Errorf("%s: no statement and no time makes this happen here: it was forged", head.Kind)
 	}
+}
+
+// under gives a command the rules that the event was decided under. The first says so itself, and a statement that raises
+// them is refused under those in force: only what was not refused was made under the next.
+func (r *Replay) under(command broker.Command, event broker.Event) broker.Command {
+	command = command.Under(r.state)
+	switch event := event.(type) {
+	case *broker.PolicyAdopted:
+		if event.Index == 0 {
+			command.Rules, command.Founding = max(1, event.Rules), event.Founding
+		}
+	case *broker.StatementRefused:
+		command.Rules = r.state.Rules()
+	}
+	return command
 }
 
 // same holds an event to what had to happen. In which words a refusal was told is no rule, and may change.

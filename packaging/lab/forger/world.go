@@ -20,6 +20,7 @@ type World struct {
 	T        testing.TB
 	Chain    policy.Chain
 	People   map[statement.Person]ssh.Signer
+	Secrets  map[statement.Person]ed25519.PrivateKey // the same keys, for a test that hands them to programs
 	CA       ssh.Signer
 	Log      ssh.Signer         // signs checkpoints
 	Identity ed25519.PrivateKey // the one broker's
@@ -32,7 +33,7 @@ var Everybody = []statement.Person{"alice", "bob", "carol", "dave", "erin", "fra
 // its stewards sign it.
 func New(t testing.TB, edit func(*policy.Document)) *World {
 	t.Helper()
-	w := &World{T: t, People: map[statement.Person]ssh.Signer{}, CA: Key(t), Log: Key(t)}
+	w := &World{T: t, People: map[statement.Person]ssh.Signer{}, Secrets: map[statement.Person]ed25519.PrivateKey{}, CA: Key(t), Log: Key(t)}
 	_, w.Identity, _ = ed25519.GenerateKey(rand.Reader)
 	doc := w.document()
 	if edit != nil {
@@ -73,7 +74,7 @@ func (w *World) document() policy.Document {
 			Log: w.keyOf(w.Log)}},
 	}
 	for _, p := range Everybody {
-		w.People[p] = Key(w.T)
+		w.Secrets[p], w.People[p] = PrivateKey(w.T)
 		doc.People[p] = policy.PersonEntry{Keys: []statement.Key{w.keyOf(w.People[p])}, Account: statement.Account(p)}
 	}
 	one := policy.Approvals{Count: 1, From: []policy.Name{"approvers"}}
