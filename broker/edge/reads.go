@@ -6,9 +6,6 @@ import (
 	"net/http"
 	"slices"
 	"strconv"
-	"sync"
-
-	"github.com/go-json-experiment/json"
 
 	"pim-ssh/broker"
 	"pim-ssh/broker/api"
@@ -60,30 +57,6 @@ func (s *Server) policy(w http.ResponseWriter, r *http.Request) (any, error) {
 	}
 	s.note(r, s.writePolicies(w, proofs[min(after, uint64(len(proofs))):]))
 	return nil, nil
-}
-
-// spelled are the policies' encodings, by their hash: a stranger who reads slowly keeps nothing of their own in memory.
-type spelled struct {
-	mu sync.Mutex
-	by map[statement.Hash][]byte
-}
-
-func (s *spelled) policy(proof statement.Proof) ([]byte, error) {
-	hash := proof.Hash()
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if encoded, known := s.by[hash]; known {
-		return encoded, nil
-	}
-	encoded, err := json.Marshal(proof, json.Deterministic(true))
-	if err != nil {
-		return nil, err
-	}
-	if s.by == nil {
-		s.by = map[statement.Hash][]byte{}
-	}
-	s.by[hash] = encoded
-	return encoded, nil
 }
 
 // writePolicies writes api.Policies one revision at a time: strangers may ask for all there ever were, and read slowly.

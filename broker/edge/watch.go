@@ -7,8 +7,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/go-json-experiment/json"
-
 	"pim-ssh/broker"
 	"pim-ssh/broker/api"
 	"pim-ssh/broker/statement"
@@ -287,14 +285,14 @@ func indexed(index uint64) *uint64 { return &index }
 // write sends frames, each a line. A reader that does not take them in time is cut.
 func (st *stream) write(frames []api.Frame) error {
 	for _, frame := range frames {
-		line, err := json.Marshal(frame)
+		line, err := st.server.spelled.frame(frame)
 		if err != nil {
 			return err
 		}
 		if err := st.control.SetWriteDeadline(time.Now().Add(st.server.patience)); err != nil {
 			return err
 		}
-		if _, err := st.out.Write(append(line, '\n')); err != nil {
+		if _, err := st.out.Write(line); err != nil {
 			return errGone
 		}
 	}

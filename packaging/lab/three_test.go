@@ -63,10 +63,10 @@ func theOthers(but string) []string {
 	return slices.DeleteFunc(slices.Clone(brokers), func(b string) bool { return b == but })
 }
 
-// kill9 is kill -9 from outside, at this moment; systemd starts the broker again after a second.
-func (s settled) kill9(t testing.TB, broker string) {
+// kill9 is kill -9 from outside, at this moment; systemd starts a broker again after a second.
+func kill9(t testing.TB, pids []int) {
 	t.Helper()
-	for _, pid := range s.running(t, broker, "/usr/sbin/pim-brokerd run") {
+	for _, pid := range pids {
 		if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
 			t.Fatal(err)
 		}
@@ -93,10 +93,10 @@ func (s settled) killedInTheMiddle(t *testing.T) {
 	moments := rand.New(rand.NewPCG(3, 20))
 	var took []time.Duration
 	inside := 0 // commands that the kill found under way
-	asked := 0
+	asked, leader := 0, s.leader(t)
 	for ; inside < 20 && asked < 60; asked++ {
 		i := asked
-		victim := s.leader(t)
+		victim := leader
 		if i%4 >= 2 {
 			victim = theOthers(victim)[i%2]
 		}
@@ -104,22 +104,23 @@ func (s settled) killedInTheMiddle(t *testing.T) {
 		if i%2 == 1 {
 			role = "db-admin@db1"
 		}
+		pids := s.running(t, victim, "/usr/sbin/pim-brokerd run")
 		begun := time.Now()
 		asking := s.BeginLab(t, "as", "alice", "--", "pim-ssh", "request", role, "--for", "10m", "--why", why)
 		if i%2 == 1 {
 			asking.Expect(t, "waiting for", 15*time.Second)
 			id, _, _ := strings.Cut(asking.Output(), "\n")
 			approving := s.BeginLab(t, "as", "bob", "--", "pim-ssh", "approve", "--yes", "--quiet", id)
-			s.killAfter(t, victim, time.Duration(moments.IntN(160))*time.Millisecond)
+			killAfter(t, pids, time.Duration(moments.IntN(160))*time.Millisecond)
 			inside += underWay(asking)
 			approving.Wait(t, 30*time.Second).Want(t, 0)
 		} else {
-			s.killAfter(t, victim, time.Duration(moments.IntN(160))*time.Millisecond)
+			killAfter(t, pids, time.Duration(moments.IntN(160))*time.Millisecond)
 			inside += underWay(asking)
 		}
 		asking.Wait(t, 30*time.Second).Want(t, 0)
 		took = append(took, time.Since(begun))
-		s.back(t)
+		leader = s.back(t, victim)
 	}
 	slices.Sort(took)
 	t.Logf("%d commands, %d of them under way when a broker was killed: median %v, longest %v", asked, inside,
@@ -133,10 +134,10 @@ func (s settled) killedInTheMiddle(t *testing.T) {
 	}
 }
 
-func (s settled) killAfter(t *testing.T, victim string, pause time.Duration) {
+func killAfter(t *testing.T, pids []int, pause time.Duration) {
 	t.Helper()
 	<-time.After(pause)
-	s.kill9(t, victim)
+	kill9(t, pids)
 }
 
 // underWay counts commands that have not ended.
@@ -238,16 +239,13 @@ func (s settled) rolled(t *testing.T) {
 
 // sameLogs compares what stands on the three disks.
 func (s settled) sameLogs(t *testing.T) {
-	var first map[uint64]event
-	for _, b := range brokers {
+	for _, b := range theOthers("b1") {
+		var first, log map[uint64]event
 		labtest.WaitFor(t, b+" holds the same log as b1", 10*time.Second, func() bool {
-			log := s.logOf(t, b)
-			if b == "b1" {
-				first = log
-			}
+			first, log = s.logOf(t, "b1"), s.logOf(t, b)
 			return len(log) == len(first) && len(log) > 40
 		})
-		for index, e := range s.logOf(t, b) {
+		for index, e := range log {
 			if first[index].Kind != e.Kind || first[index].Proof.Hash() != e.Proof.Hash() {
 				t.Errorf("event %d is %s on %s and %s on b1", index, e.Kind, b, first[index].Kind)
 			}
