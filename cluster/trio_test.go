@@ -65,7 +65,9 @@ func newTrioOf(t *testing.T, names ...statement.BrokerName) *trio {
 		for _, name := range r.names {
 			r.close(name)
 			if t.Failed() {
+				r.mu.Lock() // a connection may still end
 				t.Logf("%s:\n%s", name, r.said[name])
+				r.mu.Unlock()
 			}
 		}
 	})
