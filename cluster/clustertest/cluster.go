@@ -1,7 +1,6 @@
 package clustertest
 
 import (
-	"bytes"
 	"context"
 	"crypto/rand"
 	"errors"
@@ -21,7 +20,6 @@ import (
 	"time"
 
 	"github.com/hashicorp/raft"
-	"go.etcd.io/bbolt"
 
 	"pim-ssh/broker"
 	"pim-ssh/broker/edge"
@@ -219,7 +217,6 @@ type life struct {
 	lag    [][]byte // raft.db before its latest writes, when it is not synced
 	random *randv2.Rand
 	locked sync.Mutex // of random and lag
-	wrote  atomic.Int64
 }
 
 // Start starts the broker's process on the disk it has.
@@ -381,83 +378,4 @@ func (c *Cluster) Leader() statement.BrokerName {
 		}
 	}
 	return ""
-}
-
-// Breakage is what is broken on purpose, to show that the judge reports it.
-type Breakage string
-
-// The breakages.
-const (
-	Sound    Breakage = ""
-	NoVerify Breakage = "a leader does not ask whether it still leads"
-	NoSync   Breakage = "raft.db is not synced"
-	Twice    Breakage = "an event is folded twice"
-	Unburied Breakage = "an end is forgotten"
-)
-
-func (br Breakage) into(s *cluster.Seams) {
-	switch br {
-	case NoVerify:
-		s.Verify = func(*raft.Raft) raft.Future { return settled{} }
-	case NoSync:
-		s.Store = func(o *bbolt.Options) { o.NoSync = true }
-	case Twice:
-		s.Evolve = func(state *broker.State, event broker.Event) {
-			broker.Evolve(state, event)
-			if _, is := event.(*broker.DecisionFiled); is {
-				broker.Evolve(state, event)
-			}
-		}
-	case Unburied:
-		s.Evolve = forgetEnds
-	}
-}
-
-// settled is a future that is there.
-type settled struct{}
-
-// Error is nil.
-func (settled) Error() error { return nil }
-
-// forgetEnds folds everything but what ends a grant.
-func forgetEnds(state *broker.State, event broker.Event) {
-	switch event.(type) {
-	case *broker.GrantReturned, *broker.GrantRevoked:
-		event = &broker.PolicyForked{EventHead: event.Head()} // of revision 0: nothing
-	}
-	broker.Evolve(state, event)
-}
-
-// journal keeps what brokers say, and what was done to them.
-type journal struct {
-	mu  sync.Mutex
-	all bytes.Buffer
-}
-
-const journalMax = 8 << 20
-
-func newJournal() *journal { return &journal{} }
-
-func (j *journal) note(format string, args ...any) {
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	fmt.Fprintf(&j.all, "%s "+format+"\n", append([]any{time.Now().UTC().Format("15:04:05.000")}, args...)...)
-}
-
-func (j *journal) of(name statement.BrokerName) io.Writer { return voice{j, name} }
-
-// voice is one broker's log.
-type voice struct {
-	to   *journal
-	name statement.BrokerName
-}
-
-// Write keeps a line.
-func (v voice) Write(p []byte) (int, error) {
-	v.to.mu.Lock()
-	defer v.to.mu.Unlock()
-	if v.to.all.Len() < journalMax {
-		fmt.Fprintf(&v.to.all, "%s %s: %s", time.Now().UTC().Format("15:04:05.000"), v.name, p)
-	}
-	return len(p), nil
 }
