@@ -9,6 +9,7 @@ import (
 	"github.com/hashicorp/raft"
 
 	"pim-ssh/broker"
+	"pim-ssh/broker/policy"
 	"pim-ssh/broker/statement"
 )
 
@@ -23,6 +24,7 @@ func (n *Node) keep() {
 				n.begins()
 			}
 		case <-look.C:
+			n.keepPolicies()
 			ctx, cancel := context.WithTimeout(context.Background(), viewTimeout)
 			next := membersEvery
 			if n.raft.State() == raft.Leader && !n.misled(ctx) && n.members(ctx) {
@@ -33,6 +35,19 @@ func (n *Node) keep() {
 		case <-n.closing:
 			return
 		}
+	}
+}
+
+// keepPolicies stores what the log has adopted.
+func (n *Node) keepPolicies() {
+	var adopted policy.Chain
+	var events uint64
+	err := n.machine.read(func(state *broker.State) { adopted, events = state.Chain(), state.Index() })
+	if err == nil {
+		err = n.policies.keep(adopted, events)
+	}
+	if err != nil && n.door.due("policies", n.name) {
+		n.log.Error("policies are not kept for the next start", "error", err)
 	}
 }
 

@@ -1,8 +1,10 @@
 package cluster
 
 import (
+	"context"
 	"maps"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/hashicorp/raft"
@@ -33,12 +35,25 @@ func (n *Node) meet() {
 				n.greet(seat.Name)
 			}
 		}
+		if n.Leader() == "" {
+			n.catchUpWithPolicy()
+		}
 		select {
 		case <-again.C:
 		case <-n.closing:
 			return
 		}
 	}
+}
+
+// catchUpWithPolicy asks every broker which policies it knows: the one that leads may have come, or have got its key, while
+// this one was away.
+func (n *Node) catchUpWithPolicy() {
+	var asked sync.WaitGroup
+	for name := range n.Chain().Current().Brokers {
+		asked.Go(func() { _, _ = n.ask(context.Background(), name) }) // who does not answer has nothing to say
+	}
+	asked.Wait()
 }
 
 // greet exchanges greetings with another broker and no more.

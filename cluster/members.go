@@ -25,6 +25,8 @@ type Status struct {
 	Events uint64 // folded
 	Now    statement.Time
 	Low    bool // its disk is almost full
+
+	Policies []statement.Proof // that it knows after the one that it was asked about
 }
 
 // plan is how raft's configuration differs from what the log says of the brokers.
@@ -184,5 +186,9 @@ func (n *Node) ask(ctx context.Context, name statement.BrokerName) (Status, erro
 	}
 	ctx, cancel := context.WithTimeout(ctx, askTimeout)
 	defer cancel()
-	return n.peers.Status(ctx, name)
+	status, err := n.peers.Status(ctx, name, n.policies.newest().Ref().Revision)
+	if err == nil {
+		_ = n.policies.learn(status.Policies) // what its stewards did not sign is not learnt
+	}
+	return status, err
 }

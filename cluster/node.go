@@ -28,25 +28,26 @@ type Config struct {
 
 // Node is one member of the cluster. It is safe for concurrent use.
 type Node struct {
-	name    statement.BrokerName
-	id      raft.ServerID // what raft knows it by
-	begin   founding
-	machine *machine
-	raft    *raft.Raft
-	entries raft.LogStore
-	door    *door
-	wire    *transport
-	peers   Peers // nil: alone
-	now     func() statement.Time
-	seams   Seams
-	log     *slog.Logger
-	rounds  rounds
-	reserve *reserve
-	room    room
-	shunned map[statement.BrokerName]bool // who sent events that were not the leader's; raft's one goroutine's
-	closing chan struct{}
-	keeping sync.WaitGroup
-	closers []func() error // in the order to close
+	name     statement.BrokerName
+	id       raft.ServerID // what raft knows it by
+	begin    founding
+	machine  *machine
+	raft     *raft.Raft
+	policies *policies
+	entries  raft.LogStore
+	door     *door
+	wire     *transport
+	peers    Peers // nil: alone
+	now      func() statement.Time
+	seams    Seams
+	log      *slog.Logger
+	rounds   rounds
+	reserve  *reserve
+	room     room
+	shunned  map[statement.BrokerName]bool // who sent events that were not the leader's; raft's one goroutine's
+	closing  chan struct{}
+	keeping  sync.WaitGroup
+	closers  []func() error // in the order to close
 
 	// What keep alone uses, while this node leads.
 	founded  uint64       // the term in which the founding was made sure of
@@ -101,6 +102,9 @@ func (n *Node) start(config Config, mark string, store *raftboltdb.BoltStore) er
 		return err
 	}
 	if err := sealOwn(store, markKey, foundingKey, restoreKey, joinedKey); err != nil {
+		return err
+	}
+	if n.policies, err = openPolicies(store, n.begin.chain, n.machine.log); err != nil {
 		return err
 	}
 	n.entries = chainedStore{store}

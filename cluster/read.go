@@ -80,8 +80,8 @@ func (n *Node) Local(fn func(*broker.State)) error {
 // Chain returns the policy chain as far as this node knows it, whoever leads: enough to know the other brokers' keys and
 // places, and for nothing that answers a person or a host.
 func (n *Node) Chain() policy.Chain {
-	chain := n.begin.chain
-	_ = n.machine.read(func(state *broker.State) { // a node that failed knows what it was founded on
+	chain := n.policies.newest()
+	_ = n.machine.read(func(state *broker.State) { // a node that failed knows what it knew
 		if state.Chain().Ref().Revision >= chain.Ref().Revision {
 			chain = state.Chain()
 		}

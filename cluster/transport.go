@@ -31,8 +31,8 @@ type Peers interface {
 	// Sum asks a broker for the sum of the first so many events, of which it has so many. ErrNoSums says that its build
 	// makes none. That broker must not have to find out first whether it leads: it may need the one that asks for that.
 	Sum(ctx context.Context, leader statement.BrokerName, events uint64) (statement.Hash, error)
-	// Status asks a broker, which need not lead, how it is.
-	Status(ctx context.Context, name statement.BrokerName) (Status, error)
+	// Status asks a broker, which need not lead, how it is, and which policies it knows after a revision.
+	Status(ctx context.Context, name statement.BrokerName, revision uint64) (Status, error)
 	// Events asks any broker for committed events from index on, in order; fewer than there are, if it likes.
 	Events(ctx context.Context, from statement.BrokerName, index uint64) ([][]byte, error)
 }

@@ -190,12 +190,15 @@ func (a asking) Index(ctx context.Context, leader statement.BrokerName) (index u
 	return index, err
 }
 
-func (a asking) Status(_ context.Context, name statement.BrokerName) (Status, error) {
+func (a asking) Status(_ context.Context, name statement.BrokerName, revision uint64) (Status, error) {
 	node, err := a.node(name)
 	if err != nil {
 		return Status{}, err
 	}
-	return node.Status(), nil
+	status := node.Status()
+	proofs := node.Chain().Proofs()
+	status.Policies = proofs[min(revision, uint64(len(proofs))):]
+	return status, nil
 }
 
 func (a asking) Events(_ context.Context, from statement.BrokerName, index uint64) ([][]byte, error) {

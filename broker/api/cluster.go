@@ -3,6 +3,7 @@ package api
 import (
 	"context"
 	"fmt"
+	"strconv"
 
 	"github.com/go-json-experiment/json"
 
@@ -21,6 +22,8 @@ type PeerStatus struct {
 	Low     bool                            `json:"low"`            // its disk is almost full
 	Now     statement.Time                  `json:"now"`            // its clock
 	Told    map[statement.BrokerName]string `json:"told,omitempty"` // by others, in place of an answer: why they do not speak to it
+
+	Policies []statement.Proof `json:"policies,omitempty"` // that it knows after the one that it was asked about, the next one first
 }
 
 // Place is where a broker stands, in the words of pim-ssh cluster status.
@@ -70,11 +73,11 @@ func (c *Client) Cluster(ctx context.Context) (Cluster, error) {
 	return answer, err
 }
 
-// Status asks a broker how it is. Members that a later build adds are passed over: brokers of two builds must be able to ask
+// Status asks a broker how it is, and which policies it knows after a revision. Members that a later build adds are passed over: brokers of two builds must be able to ask
 // each other. A broker that answers as another one is not believed.
-func (p *Peers) Status(ctx context.Context, name statement.BrokerName, to policy.Broker) (PeerStatus, error) {
+func (p *Peers) Status(ctx context.Context, name statement.BrokerName, to policy.Broker, revision uint64) (PeerStatus, error) {
 	var data []byte
-	if err := p.get(ctx, to, "/v1/peer/status", &data); err != nil {
+	if err := p.get(ctx, to, "/v1/peer/status?after="+strconv.FormatUint(revision, 10), &data); err != nil {
 		return PeerStatus{}, err
 	}
 	var answer PeerStatus

@@ -107,7 +107,7 @@ func Routes() []Route {
 		{RoutePeerIndex, http.MethodGet, "/v1/peer/index", nil, Broker, 0, "how many events there are; only from the broker that leads"},
 		{RoutePeerEvents, http.MethodGet, "/v1/peer/events", []string{"from"}, Broker, 0, "committed events from an index on, as this broker has them"},
 		{RoutePeerSum, http.MethodGet, "/v1/peer/sum", []string{"of"}, Broker, 0, "the sum of the first so many events"},
-		{RoutePeerStatus, http.MethodGet, "/v1/peer/status", nil, Broker, 0, "how this broker is, by its own word"},
+		{RoutePeerStatus, http.MethodGet, "/v1/peer/status", []string{"after"}, Broker, 0, "how this broker is, by its own word"},
 	}
 }
 

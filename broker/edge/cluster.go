@@ -36,13 +36,25 @@ type Seat struct {
 // statusPatience is how long one broker may take to say how it is.
 const statusPatience = 1500 * time.Millisecond
 
-// peerStatus tells another broker how this one is. It answers without a leader too: that is when it matters.
+// policiesAtOnce is how many policies one broker shows another at once.
+const policiesAtOnce = 16
+
+// peerStatus tells another broker how this one is, and the policies after the one it knows. It answers without a leader too:
+// that is when it matters.
 func (s *Server) peerStatus(_ http.ResponseWriter, r *http.Request) (any, error) {
-	key, shown := hostKey(r)
-	if shown && lists(s.member.Chain().Current(), key) {
-		return s.member.Self(), nil
+	after, given, err := number(r, "after")
+	if err != nil {
+		return nil, err
 	}
-	return nil, broker.Refuse(broker.Denied, "", "this is between brokers")
+	if err := s.aPeer(r); err != nil {
+		return nil, err
+	}
+	said := s.member.Self()
+	if given {
+		proofs := s.member.Chain().Until(after + policiesAtOnce).Proofs()
+		said.Policies = proofs[min(after, uint64(len(proofs))):]
+	}
+	return said, nil
 }
 
 // ensemble is the cluster as the state has it.
@@ -211,7 +223,7 @@ func (s *Server) askOne(ctx context.Context, chain policy.Chain, self api.PeerSt
 	case s.peers == nil:
 		return said{err: errors.New("this broker is alone")}
 	}
-	status, err := s.peers.Status(ctx, name, to)
+	status, err := s.peers.Status(ctx, name, to, chain.Ref().Revision)
 	if broker.KindOf(err) == broker.Missing { // it has no such route
 		return said{PeerStatus: api.PeerStatus{Name: name, Rules: 1, Version: "0"}, older: true}
 	}

@@ -229,7 +229,7 @@ func (m *matrix) answer(route api.Route, c caller) (string, error) {
 		_, err := c.peers.Events(ctx, m.stage.world.Chain.Current().Brokers["b1"], 0)
 		return "ok", err
 	case api.RoutePeerStatus:
-		status, err := c.peers.Status(ctx, "b1", m.stage.world.Chain.Current().Brokers["b1"])
+		status, err := c.peers.Status(ctx, "b1", m.stage.world.Chain.Current().Brokers["b1"], 0)
 		return string(status.Name), err
 	default:
 		return "", fmt.Errorf("no caller for %s", route.Name)

@@ -305,9 +305,11 @@ func (l *life) dial(ctx context.Context, to statement.BrokerName) (net.Conn, err
 func who(conn net.Conn) (statement.BrokerName, error) { return conn.(*side).peer(), nil }
 
 // Status asks another broker how it is, over the wires.
-func (l *life) Status(ctx context.Context, name statement.BrokerName) (status cluster.Status, err error) {
+func (l *life) Status(ctx context.Context, name statement.BrokerName, revision uint64) (status cluster.Status, err error) {
 	err = l.ask(ctx, name, func(there *life) error {
 		status = there.node.Status()
+		proofs := there.node.Chain().Proofs()
+		status.Policies = proofs[min(revision, uint64(len(proofs))):]
 		return nil
 	})
 	return status, err

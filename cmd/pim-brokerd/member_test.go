@@ -232,6 +232,82 @@ func TestAWipedBrokerIsHelpedBack(t *testing.T) {
 	t.Logf("%d writes, none lost", len(writing.kept))
 }
 
+// TestABrokerThatWasAwayLearnsWhoCame has a broker away while another is listed, added, and comes to lead: it knows neither
+// its key nor its place.
+func TestABrokerThatWasAwayLearnsWhoCame(t *testing.T) {
+	r := newTrio(t)
+	away := r.follower()
+	r.kill(away)
+	r.newcomer("b4")
+	disk := r.join("b4")
+	r.start("b4")
+	r.change(statement.Add, "b4", disk, false)
+	r.placed("b4", api.PlaceVoter)
+	var others []statement.BrokerName
+	for _, name := range []statement.BrokerName{"b1", "b2", "b3"} {
+		if name != away {
+			others = append(others, name)
+		}
+	}
+	r.change(statement.Remove, others[0], "", false)
+	r.placed(others[0], api.PlaceRemoved)
+	r.kill(others[0])
+	if r.leader() == others[1] { // only b4 can lead after it
+		r.stop(others[1])
+		r.start(others[1])
+	}
+	r.within(10*time.Second, "b4 leads", func() bool { return r.leader() == "b4" })
+	back := time.Now()
+	r.start(away)
+	r.must(r.caughtUp(away))
+	t.Logf("%s answers %s after it is back, and %s leads", away, time.Since(back), r.leader())
+}
+
+// TestEveryBrokerMayGetANewKeyAtOnce has the stewards list other identities for all three, which stop and start with those:
+// none of the keys that the cluster was founded with is left.
+func TestEveryBrokerMayGetANewKeyAtOnce(t *testing.T) {
+	r := newTrio(t)
+	current := r.world.Chain.Current()
+	doc := r.world.Chain.Next(*current, current.Expires)
+	doc.Brokers = maps.Clone(doc.Brokers)
+	for _, name := range r.names {
+		key, err := makeKey(filepath.Join(r.all[name].dir, "identity.new"), "new")
+		r.must(err)
+		listed := doc.Brokers[name]
+		listed.Identity = key
+		doc.Brokers[name] = listed
+	}
+	proof := r.world.SignPolicy(doc, "dave")
+	for _, name := range r.names {
+		r.must(r.caughtUp(name))
+	}
+	if _, err := r.as("dave").Submit(t.Context(), proof); err != nil && broker.KindOf(err) != broker.Unavailable {
+		t.Fatal(err)
+	}
+	var err error
+	r.world.Chain, err = r.world.Chain.Advance(proof)
+	r.must(err)
+	calls := r.ownTLS("b1")
+	for _, name := range r.names {
+		r.within(10*time.Second, string(name)+" knows the old keys no more", func() bool {
+			_, err := calls.Events(t.Context(), current.Brokers[name], 0)
+			return broker.KindOf(err) == broker.Denied
+		})
+	}
+	for _, name := range r.names {
+		r.kill(name)
+		r.must(os.Rename(filepath.Join(r.all[name].dir, "identity.new"), filepath.Join(r.all[name].dir, "identity")))
+	}
+	for _, name := range r.names {
+		r.start(name)
+	}
+	for _, name := range r.names {
+		r.must(r.caughtUp(name))
+	}
+	_, err = r.as("alice").Submit(t.Context(), r.ask("alice"))
+	r.must(err)
+}
+
 // TestAForeignBrokerIsLetInByNobody joins with another deployment's chain, that lists the very same keys for every broker.
 func TestAForeignBrokerIsLetInByNobody(t *testing.T) {
 	r := newTrio(t)

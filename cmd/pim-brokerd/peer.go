@@ -115,13 +115,13 @@ func (m *member) Sum(ctx context.Context, leader statement.BrokerName, events ui
 }
 
 // Status is cluster's question to any other broker.
-func (m *member) Status(ctx context.Context, name statement.BrokerName) (cluster.Status, error) {
+func (m *member) Status(ctx context.Context, name statement.BrokerName, revision uint64) (cluster.Status, error) {
 	to, err := m.broker(name)
 	if err != nil {
 		return cluster.Status{}, err
 	}
-	said, err := m.calls.Status(ctx, name, to)
-	return cluster.Status{Disk: said.Disk, Events: said.Events, Now: said.Now, Low: said.Low}, err
+	said, err := m.calls.Status(ctx, name, to, revision)
+	return cluster.Status{Disk: said.Disk, Events: said.Events, Now: said.Now, Low: said.Low, Policies: said.Policies}, err
 }
 
 // Events is cluster's question after events that this broker missed.

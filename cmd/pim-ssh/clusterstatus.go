@@ -102,7 +102,7 @@ func notes(b api.BrokerView) []string {
 		all = append(all, "check its clock")
 	}
 	for _, name := range slices.Sorted(maps.Keys(b.Told)) {
-		all = append(all, fmt.Sprintf("%s refuses it: %s", name, b.Told[name]))
+		all = append(all, fmt.Sprintf("%s tells it: %s", name, b.Told[name]))
 	}
 	if b.Why != "" {
 		all = append(all, b.Why)

@@ -1,0 +1,119 @@
+package cluster
+
+import (
+	"bytes"
+	"errors"
+	"sync"
+
+	"github.com/go-json-experiment/json"
+	raftboltdb "github.com/hashicorp/raft-boltdb/v2"
+
+	"pim-ssh/broker"
+	"pim-ssh/broker/policy"
+	"pim-ssh/broker/statement"
+)
+
+// policiesKey is where raft.db keeps the policies that this broker knows.
+var policiesKey = []byte("pim-policies")
+
+// policiesScan is how many events a start reads at once, and at most, but for a crash, after the policies it finds.
+const policiesScan = 4096
+
+// policies are those that this broker knows, whoever leads: what it was founded on, what the log adopted, and what other
+// brokers showed it; each proves itself by its stewards' signatures. They say whose keys are brokers' and where those are, so
+// they are kept: a state is whole only once a leader has said what is committed, and a leader is not heard whose key is not known.
+type policies struct {
+	store sealedValues
+
+	mu    sync.Mutex
+	chain policy.Chain
+	read  uint64 // what the log's events before this adopted is in chain
+}
+
+// keptPolicies is how they are stored.
+type keptPolicies struct {
+	Read     uint64            `json:"read"`
+	Policies []statement.Proof `json:"policies"`
+}
+
+// openPolicies reads what was kept and what the events since have adopted. What was altered is read again from the events.
+func openPolicies(store *raftboltdb.BoltStore, founded policy.Chain, log *EventLog) (*policies, error) {
+	p := &policies{store: sealedValues{store}, chain: founded}
+	data, err := p.store.Get(policiesKey)
+	if err != nil && !errors.Is(err, raftboltdb.ErrKeyNotFound) && !errors.Is(err, ErrDisk) {
+		return nil, err
+	}
+	var kept keptPolicies
+	if err == nil && json.Unmarshal(data, &kept) == nil && p.learn(kept.Policies) == nil {
+		p.read = kept.Read
+	}
+	for {
+		leaves, err := log.Read(p.read, policiesScan)
+		if err != nil || len(leaves) == 0 {
+			return p, err
+		}
+		for _, leaf := range leaves {
+			if adopted, is := adoption(leaf); is {
+				_ = p.learn([]statement.Proof{adopted}) // what does not follow was never in force
+			}
+		}
+		p.read += uint64(len(leaves))
+	}
+}
+
+// adoption returns the policy that an event adopted.
+func adoption(leaf []byte) (statement.Proof, bool) {
+	if !bytes.Contains(leaf, []byte(`"kind":"PolicyAdopted"`)) {
+		return statement.Proof{}, false
+	}
+	event, err := broker.DecodeEvent(leaf)
+	adopted, is := event.(*broker.PolicyAdopted)
+	if err != nil || !is {
+		return statement.Proof{}, false
+	}
+	return adopted.Proof, true
+}
+
+// newest returns all of them.
+func (p *policies) newest() policy.Chain {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.chain
+}
+
+// learn walks the chain on. It stops at the first policy that does not follow; one that is known already does.
+func (p *policies) learn(proofs []statement.Proof) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, proof := range proofs {
+		next, err := p.chain.Advance(proof)
+		if err != nil && !errors.Is(err, policy.ErrKnown) {
+			return err
+		}
+		if err == nil {
+			p.chain = next
+		}
+	}
+	return nil
+}
+
+// keep stores what a state adopted, when there is more than was stored.
+func (p *policies) keep(adopted policy.Chain, events uint64) error {
+	before := p.newest().Ref().Revision
+	if adopted.Ref().Revision <= before && events < p.read+policiesScan {
+		return nil
+	}
+	if adopted.Ref().Revision > before {
+		if err := p.learn(adopted.Proofs()[before:]); err != nil { // stewards signed two, and this broker was shown the other one
+			p.mu.Lock()
+			p.chain = adopted
+			p.mu.Unlock()
+		}
+	}
+	data, err := json.Marshal(keptPolicies{events, adopted.Proofs()}, json.Deterministic(true))
+	if err != nil {
+		return err
+	}
+	p.read = events
+	return p.store.Set(policiesKey, data)
+}
