@@ -73,6 +73,15 @@ func (d *door) own() greeting {
 // seats are raft's members, once it runs.
 func (d *door) seats() []Seat { return seatsOf(d.raft.Load()) }
 
+// errNoVote: what this broker's disk may have stored and promised before it was replaced is not known here.
+var errNoVote = errors.New("this broker has joined, and does not know yet that it was added")
+
+// mayVote reports whether this broker's vote counts for anything. A broker that comes back with an empty disk is still a voter
+// under its name to those who have not heard of that: its vote would elect who lacks what the lost disk had acknowledged.
+func (d *door) mayVote() bool {
+	return !d.joined() || slices.ContainsFunc(d.seats(), func(s Seat) bool { return s.id() == d.id })
+}
+
 func (d *door) joined() bool { return seatOf(d.id).Disk != "" }
 
 // judge holds a broker, whose name TLS has proved, to what it says. A broker that was bootstrapped is remembered by the

@@ -71,6 +71,7 @@ type Broker struct {
 	life   *life          // nil: no process
 	out    bool           // it has no disk, or one that no cluster hears
 	mends  bool           // its disk failed: nobody starts it on that
+	starts bool           // somebody is starting it
 	joined statement.Disk // the disk an operator added it by; "": it founded the cluster
 	ahead  statement.Seconds
 	disk   trouble
@@ -219,8 +220,23 @@ type life struct {
 	locked sync.Mutex // of random and lag
 }
 
-// Start starts the broker's process on the disk it has.
+// Start starts the broker's process on the disk it has, unless somebody else does.
 func (b *Broker) Start() error {
+	b.mu.Lock()
+	if b.starts || b.life != nil {
+		b.mu.Unlock()
+		return nil
+	}
+	b.starts = true
+	b.mu.Unlock()
+	err := b.begin()
+	b.mu.Lock()
+	b.starts = false
+	b.mu.Unlock()
+	return err
+}
+
+func (b *Broker) begin() error {
 	l := &life{broker: b, dir: b.dir, door: b.cluster.Wires.listen(b.Name), random: randv2.New(randv2.NewPCG(b.seed, uint64(b.killed)))}
 	l.ctx, l.leave = context.WithCancel(context.Background())
 	node, err := cluster.Open(cluster.Config{Name: b.Name, Dir: l.dir, Log: b.cluster.log.of(b.Name), Now: b.now, Seams: l.seams(),
