@@ -47,8 +47,11 @@ func openPolicies(store *raftboltdb.BoltStore, founded policy.Chain, log *EventL
 	if err == nil && json.Unmarshal(data, &kept) == nil && p.learn(kept.Policies) == nil {
 		p.read = kept.Read
 	}
-	for {
-		leaves, err := log.Read(p.read, policiesScan)
+	for at := p.read; ; {
+		leaves, err := log.Read(at, policiesScan)
+		if err == nil && len(leaves) == 0 {
+			err = p.keep(p.newest(), at)
+		}
 		if err != nil || len(leaves) == 0 {
 			return p, err
 		}
@@ -57,7 +60,7 @@ func openPolicies(store *raftboltdb.BoltStore, founded policy.Chain, log *EventL
 				_ = p.learn([]statement.Proof{adopted}) // what does not follow was never in force
 			}
 		}
-		p.read += uint64(len(leaves))
+		at += uint64(len(leaves))
 	}
 }
 
