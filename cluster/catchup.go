@@ -21,8 +21,8 @@ var ErrNoSums = errors.New("it makes no sums of its events")
 type fetch func(index, to uint64, before statement.Hash) ([][]byte, error)
 
 // catchUp makes the event log reach as far as a snapshot that another broker sent. What is missing is folded onto a copy
-// of what is here, and must give the very state of the snapshot. Nothing is held meanwhile: only the caller, raft's one
-// goroutine, changes the state, and finding another broker takes a look at it.
+// of what is here, and must give the very state of the snapshot. Nothing is held meanwhile: commands may still be decided
+// beside it, whose events are the same, and finding another broker takes a look at the state.
 func (m *machine) catchUp(snapshot *broker.State) error {
 	if m.log.Len() >= snapshot.Index() {
 		return nil
@@ -30,7 +30,9 @@ func (m *machine) catchUp(snapshot *broker.State) error {
 	if m.fetch == nil {
 		return fmt.Errorf("the snapshot reaches event %d, %s only %d: %w", snapshot.Index(), eventsFile, m.log.Len(), ErrDisk)
 	}
+	m.mu.RLock()
 	data, err := broker.EncodeState(m.state)
+	m.mu.RUnlock()
 	if err != nil {
 		return err
 	}
@@ -61,7 +63,7 @@ func (m *machine) catchUpSome(folded *broker.State, to uint64) error {
 			leaves, err = m.fetch(index, to, before)
 		}
 		if err == nil {
-			err = m.disk.do(eventsFile, func() error { return m.log.append(index, leaves) })
+			err = m.append(index, leaves)
 		}
 	}
 	if err != nil {

@@ -111,3 +111,45 @@ func (r *trio) forget() {
 		}
 	}
 }
+
+// TestASnapshotThatNeverArrivedIsNoneToStartFrom stops a broker in the middle of catching up, after some attempts that failed:
+// nothing on its disk may reach further than its events, and what it could start from must still be there.
+func TestASnapshotThatNeverArrivedIsNoneToStartFrom(t *testing.T) {
+	r := newTrio(t)
+	away := r.follower()
+	r.filed(r.leader())
+	r.ready(away)
+	if err := r.node(away).raft.Snapshot().Error(); err != nil {
+		t.Fatal(err)
+	}
+	r.close(away)
+	for range 40 {
+		r.filed(r.leader())
+	}
+	r.forget()
+	r.mu.Lock()
+	for _, name := range r.names {
+		r.lies[name] = true
+	}
+	r.mu.Unlock()
+	r.open(away)
+	r.within("some attempts", func() bool {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		all := 0
+		for _, n := range r.asked {
+			all += n
+		}
+		return all > 3*2*keptSnapshots
+	})
+	r.close(away)
+	r.mu.Lock()
+	clear(r.lies)
+	r.mu.Unlock()
+	r.open(away)
+	r.ready(away)
+	mine, _ := r.digest(away)
+	if theirs, _ := r.digest(r.leader()); mine != theirs {
+		t.Errorf("%s has another state", away)
+	}
+}

@@ -20,6 +20,7 @@ func (n *Node) keep() {
 	for {
 		select {
 		case leads := <-n.raft.LeaderCh():
+			n.log.Info("leadership", "broker", n.name, "leads", leads, "term", n.raft.CurrentTerm())
 			if leads {
 				n.begins()
 			}

@@ -26,6 +26,8 @@ type machine struct {
 	said  *slog.Logger
 	seams Seams
 
+	appending sync.Mutex // events.db has one writer at a time
+
 	mu      sync.RWMutex
 	state   *broker.State
 	changed chan struct{} // closed and replaced when the log grows
@@ -103,14 +105,22 @@ func (m *machine) apply(data []byte) (broker.Outcome, error) {
 			return broker.Outcome{}, err
 		}
 	}
-	err = m.disk.do(eventsFile, func() error {
-		return m.seams.write(PointEvents, func() error { return m.log.append(m.state.Index(), leaves) })
-	})
-	if err != nil {
+	if err := m.append(m.state.Index(), leaves); err != nil {
 		return broker.Outcome{}, err
 	}
 	m.fold(decided.Events)
 	return decided.Outcome, refusal
+}
+
+// append puts events on the disk. What a snapshot that is being sent stands for comes in beside what is decided here.
+func (m *machine) append(index uint64, leaves [][]byte) error {
+	return m.disk.do(eventsFile, func() error {
+		return m.seams.write(PointEvents, func() error {
+			m.appending.Lock()
+			defer m.appending.Unlock()
+			return m.log.append(index, leaves)
+		})
+	})
 }
 
 // fold shows events that are on the disk.
@@ -259,6 +269,9 @@ type frozen struct {
 
 // Persist writes the state.
 func (f frozen) Persist(sink raft.SnapshotSink) error {
+	if into, is := sink.(*arrivingSink); is {
+		into.own = true
+	}
 	return f.disk.do(snapshots, func() error {
 		return f.seams.write(PointSnapshot, func() error {
 			if _, err := sink.Write(f.data); err != nil {

@@ -120,7 +120,7 @@ func (n *Node) start(config Config, mark string, store *raftboltdb.BoltStore) er
 	disk := n.machine.disk
 	tuned := n.seams.tune(raftConfig(n.id, config.Log))
 	n.raft, err = raft.NewRaft(tuned, n.machine, stoppingLog{seamedLog{n.entries, n.seams}, disk},
-		stoppingValues{sealedValues{seamedVotes{store, n.seams}}, disk}, kept, n.wire)
+		stoppingValues{sealedValues{seamedVotes{store, n.seams}}, disk}, arriving{kept, n.machine}, n.wire)
 	if err != nil {
 		return errors.Join(fmt.Errorf("raft: %w", err), n.wire.Close())
 	}

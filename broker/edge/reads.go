@@ -30,18 +30,14 @@ func (s *Server) read(answer func(asking) (any, error)) handler {
 			return nil, err
 		}
 		var body any
-		viewErr := s.cluster.View(r.Context(), func(state *broker.State) {
+		err = s.view(r.Context(), func(state *broker.State) error {
 			now := s.now()
-			person, refused := shown.person(state.Chain(), now, now)
-			if refused != nil {
-				err = refused
-				return
+			person, err := shown.person(state.Chain(), now, now)
+			if err == nil {
+				body, err = answer(asking{state, state.Chain().Current(), now, person, r})
 			}
-			body, err = answer(asking{state, state.Chain().Current(), now, person, r})
+			return err
 		})
-		if viewErr != nil {
-			return nil, viewErr
-		}
 		return body, err
 	}
 }

@@ -16,7 +16,7 @@ import (
 
 // What `make soak` says.
 var (
-	seeds   = flag.Uint64("seeds", 20, "how many seeds")
+	seeds   = flag.Uint64("seeds", 0, "how many seeds; 0: twenty, or four with -short")
 	minutes = flag.Float64("minutes", 0, "begin no seed after so many minutes; 0: all of them")
 	first   = flag.Uint64("first", 1, "the first seed")
 	restore = flag.Duration("restore", 0, "how long a storm every seed has in a second epoch; 0: one in five")
@@ -27,6 +27,13 @@ var (
 func play(t *testing.T, seed uint64, options Options) (run *Run) {
 	t.Helper()
 	cryptotest.SetGlobalRandom(t, seed)
+	defer func() { // a bubble that something never leaves
+		if p := recover(); p != nil && run != nil {
+			run.cluster.wrong("%v", p)
+		} else if p != nil {
+			panic(p)
+		}
+	}()
 	synctest.Test(t, func(t *testing.T) { run = Play(t, seed, options) })
 	return run
 }
@@ -35,8 +42,15 @@ func play(t *testing.T, seed uint64, options Options) (run *Run) {
 // It ends with the first seed whose history no promise allows, and keeps that.
 func TestChaos(t *testing.T) {
 	begin := time.Now()
-	played, all := uint64(0), Tally{}
-	for seed := *first; seed < *first+*seeds; seed++ {
+	played, all, many := uint64(0), Tally{}, *seeds
+	switch {
+	case many > 0:
+	case testing.Short():
+		many = 4
+	default:
+		many = 20
+	}
+	for seed := *first; seed < *first+many; seed++ {
 		if *minutes > 0 && time.Since(begin).Minutes() > *minutes {
 			break
 		}

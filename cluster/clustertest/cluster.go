@@ -35,6 +35,7 @@ import (
 const (
 	sweepEvery = 2 * time.Second  // as pim-brokerd does
 	afterlife  = 10 * time.Second // longer than anything in a node waits for its cluster
+	closes     = 60 * time.Second // and longer than anything in it waits when it closes
 )
 
 // Shape is how a cluster is run.
@@ -398,7 +399,14 @@ func (l *life) depart() {
 // bury ends the ghost's goroutines, once nothing waits for them.
 func (l *life) bury() error {
 	time.Sleep(afterlife)
-	err := l.node.Close()
+	closed := make(chan error, 1)
+	go func() { closed <- l.node.Close() }()
+	var err error
+	select {
+	case err = <-closed:
+	case <-time.After(closes):
+		l.broker.cluster.wrong("%s does not close within %s", l.broker.Name, closes)
+	}
 	if l.broker.current() != l {
 		err = errors.Join(err, os.RemoveAll(l.dir))
 	}

@@ -26,7 +26,8 @@ type host struct {
 	machine broker.Host
 	key     ed25519.PrivateKey
 	signer  ssh.Signer
-	dice    *dice
+	dice    *dice // of whom it listens to
+	luck    *dice // of who logs in
 
 	mu       sync.Mutex
 	chain    policy.Chain
@@ -43,7 +44,8 @@ type start struct {
 }
 
 func (r *Run) machine(name statement.HostName, tier string, seed uint64) *host {
-	h := &host{run: r, machine: broker.Host{Name: name, Labels: map[string]string{"tier": tier}}, dice: roll(seed, streamHosts, uint64(len(name))<<8+uint64(name[len(name)-1]))}
+	number := uint64(len(name))<<8 + uint64(name[len(name)-1])
+	h := &host{run: r, machine: broker.Host{Name: name, Labels: map[string]string{"tier": tier}}, dice: roll(seed, streamHosts, number), luck: roll(seed, streamHosts+1, number)}
 	h.key, h.signer = forger.PrivateKey(r.world().T)
 	h.wipe()
 	return h
@@ -231,7 +233,7 @@ func (h *host) hear(request statement.Hash, how broker.EndedHow) {
 
 // log people in: whoever holds a grant here tries it.
 func (h *host) logins(ctx context.Context) {
-	for pause(ctx, 200*time.Millisecond+h.dice.upTo(2*time.Second)) == nil {
+	for pause(ctx, 200*time.Millisecond+h.luck.upTo(2*time.Second)) == nil {
 		h.login()
 	}
 }
@@ -247,7 +249,7 @@ func (h *host) login() {
 		return
 	}
 	slices.Sort(stems)
-	stem := stems[h.dice.IntN(len(stems))]
+	stem := stems[h.luck.IntN(len(stems))]
 	now := h.run.cluster.Now()
 	if !h.live(stem, now) {
 		return
