@@ -59,8 +59,11 @@ func (p *policies) catchUp(log *EventLog) error {
 	if err == nil && json.Unmarshal(data, &kept) == nil && p.learn(kept.Policies) == nil {
 		p.read = max(p.read, kept.Read)
 	}
-	for {
-		leaves, err := log.Read(p.read, policiesScan)
+	for at := p.read; ; {
+		leaves, err := log.Read(at, policiesScan)
+		if err == nil && len(leaves) == 0 {
+			err = p.keep(p.newest(), at)
+		}
 		if err != nil || len(leaves) == 0 {
 			return err
 		}
@@ -69,7 +72,7 @@ func (p *policies) catchUp(log *EventLog) error {
 				_ = p.learn([]statement.Proof{adopted}) // what does not follow was never in force
 			}
 		}
-		p.read += uint64(len(leaves))
+		at += uint64(len(leaves))
 	}
 }
 
