@@ -178,3 +178,11 @@ func TestBootstrapRefusesWhatCouldNotBegin(t *testing.T) {
 		t.Errorf("it left %v, %v", found, err)
 	}
 }
+
+// TestRaftSendsNothingThroughItsPipeline: raft's loses the reader of its answers when a follower says no (see AppendEntriesPipeline).
+func TestRaftSendsNothingThroughItsPipeline(t *testing.T) {
+	var wire raft.Transport = &transport{NetworkTransport: nil}
+	if _, err := wire.AppendEntriesPipeline("b2", "b2"); !errors.Is(err, raft.ErrPipelineReplicationNotSupported) {
+		t.Errorf("got %v", err)
+	}
+}
