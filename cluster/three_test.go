@@ -10,6 +10,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/hashicorp/raft"
+
 	"pim-ssh/broker"
 	"pim-ssh/broker/statement"
 	"pim-ssh/packaging/lab/forger"
