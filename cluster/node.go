@@ -113,6 +113,11 @@ func (n *Node) start(config Config, mark string, store *raftboltdb.BoltStore) er
 		return err
 	}
 	n.door = newDoor(n.id, statement.Disk(mark), n.begin, store, n.machine.read, n.log)
+	n.policies = &policies{store: sealedValues{store}, chain: n.begin.chain}
+	n.door.chain = n.Chain
+	if err := n.door.readAdded(); err != nil {
+		return err
+	}
 	n.wire = newTransport(config, n.door, newClocks(n.now, n.door.seats, n.ask, n.log))
 	disk := n.machine.disk
 	tuned := n.seams.tune(raftConfig(n.id, config.Log))
@@ -121,7 +126,7 @@ func (n *Node) start(config Config, mark string, store *raftboltdb.BoltStore) er
 	if err != nil {
 		return errors.Join(fmt.Errorf("raft: %w", err), n.wire.Close())
 	}
-	if err := n.openPolicies(store); err != nil {
+	if err := n.openPolicies(); err != nil {
 		return errors.Join(err, n.raft.Shutdown().Error(), n.wire.Close())
 	}
 	n.door.raft.Store(n.raft)

@@ -36,17 +36,16 @@ type keptPolicies struct {
 	Policies []statement.Proof `json:"policies"`
 }
 
-// openPolicies reads what was kept, what the newest snapshot holds, which raft has restored by now, and what the events since
+// openPolicies reads what the newest snapshot holds, which raft has restored by now, what was kept, and what the events since
 // have adopted: how long that takes does not depend on how much ever happened.
-func (n *Node) openPolicies(store *raftboltdb.BoltStore) (err error) {
-	p := &policies{store: sealedValues{store}, chain: n.begin.chain}
-	if failed := n.machine.read(func(state *broker.State) {
-		p.read, err = state.Index(), p.learn(state.Chain().Proofs())
-	}); failed != nil || err != nil {
+func (n *Node) openPolicies() (err error) {
+	failed := n.machine.read(func(state *broker.State) {
+		n.policies.read, err = state.Index(), n.policies.learn(state.Chain().Proofs())
+	})
+	if failed != nil || err != nil {
 		return errors.Join(failed, err)
 	}
-	n.policies = p
-	return p.catchUp(n.machine.log)
+	return n.policies.catchUp(n.machine.log)
 }
 
 // catchUp reads what was kept and what the events since have adopted. What was altered is read again from the events.
