@@ -198,7 +198,7 @@ func TestHistoryCostsNothingAtARestart(t *testing.T) {
 	}
 	short, long := aged(t, few), aged(t, many)
 	const slack = 50 * time.Millisecond // of a machine with other things to do
-	for attempt := 1; ; attempt++ { // what grows with history grows every time
+	for attempt := 1; ; attempt++ {     // what grows with history grows every time
 		young, old := measure(t, short, 5), measure(t, long, 5)
 		t.Logf("%7d events: %s", few, young)
 		t.Logf("%7d events: %s", many, old)
