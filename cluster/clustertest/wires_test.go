@@ -87,8 +87,8 @@ func TestWires(t *testing.T) {
 				t.Errorf("heard %q later", got)
 			}
 		},
-		"a killed process's connections end, a dead machine's say nothing": func(t *testing.T, w *Wires, one, two *side) {
-			three, four := pair(t, w)
+		"a killed process's connections end, a dead machine's say nothing": func(t *testing.T, w *Wires, _, two *side) {
+			three, _ := pair(t, w)
 			w.part("b1", false)
 			if _, err := two.Read(make([]byte, 1)); !errors.Is(err, io.EOF) {
 				t.Errorf("after a kill: %v", err)
@@ -96,13 +96,12 @@ func TestWires(t *testing.T) {
 			if _, err := three.Write([]byte("x")); err == nil {
 				t.Error("the dead speak")
 			}
-			one, two = pair(t, w)
+			five, six := pair(t, w)
 			w.part("b1", true)
-			say(t, one, "never")
-			if got := heard(t, two); got != "" {
+			say(t, five, "never")
+			if got := heard(t, six); got != "" {
 				t.Errorf("a machine without power said %q", got)
 			}
-			_ = four
 		},
 		"nobody reaches a door behind a cut": func(t *testing.T, w *Wires, _, _ *side) {
 			w.set("b2", "b1", weather{cut: true})
