@@ -10,7 +10,6 @@ import (
 	"log/slog"
 	"maps"
 	randv2 "math/rand/v2"
-	"net"
 	"os"
 	"path/filepath"
 	"slices"
@@ -297,21 +296,6 @@ func (l *life) seams() cluster.Seams {
 	}}
 	l.broker.cluster.shape.Broken.into(&s)
 	return s
-}
-
-// dial reaches another broker for raft.
-func (l *life) dial(ctx context.Context, to statement.BrokerName) (net.Conn, error) {
-	if l.gone.Load() {
-		return nil, errRefused
-	}
-	conn, err := l.broker.cluster.Wires.dial(ctx, l.broker.Name, to)
-	if err != nil {
-		return nil, err
-	}
-	if l.gone.Load() { // it died meanwhile, and its connections were ended before this one was made
-		return nil, errors.Join(errRefused, conn.Close())
-	}
-	return conn, nil
 }
 
 // die ends the process at this moment: from now on nobody hears it. The image is what its disk holds, or what image makes

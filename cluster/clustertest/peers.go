@@ -2,12 +2,28 @@ package clustertest
 
 import (
 	"context"
+	"errors"
 	"net"
 
 	"pim-ssh/broker"
 	"pim-ssh/broker/statement"
 	"pim-ssh/cluster"
 )
+
+// dial reaches another broker for raft.
+func (l *life) dial(ctx context.Context, to statement.BrokerName) (net.Conn, error) {
+	if l.gone.Load() {
+		return nil, errRefused
+	}
+	conn, err := l.broker.cluster.Wires.dial(ctx, l.broker.Name, to)
+	if err != nil {
+		return nil, err
+	}
+	if l.gone.Load() { // it died meanwhile, and its connections were ended before this one was made
+		return nil, errors.Join(errRefused, conn.Close())
+	}
+	return conn, nil
+}
 
 // who is the broker at the other end of an accepted connection.
 func who(conn net.Conn) (statement.BrokerName, error) { return conn.(*side).peer(), nil }

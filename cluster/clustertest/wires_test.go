@@ -87,8 +87,8 @@ func TestWires(t *testing.T) {
 				t.Errorf("heard %q later", got)
 			}
 		},
-		"a killed process's connections end, a dead machine's say nothing": func(t *testing.T, w *Wires, one, two *side) {
-			three, four := pair(t, w)
+		"a killed process's connections end, a dead machine's say nothing": func(t *testing.T, w *Wires, _, two *side) {
+			three, _ := pair(t, w)
 			w.part("b1", false)
 			if _, err := two.Read(make([]byte, 1)); !errors.Is(err, io.EOF) {
 				t.Errorf("after a kill: %v", err)
@@ -102,7 +102,6 @@ func TestWires(t *testing.T) {
 			if got := heard(t, six); got != "" {
 				t.Errorf("a machine without power said %q", got)
 			}
-			_ = four
 		},
 		"nobody reaches a door behind a cut": func(t *testing.T, w *Wires, _, _ *side) {
 			w.set("b2", "b1", weather{cut: true})
