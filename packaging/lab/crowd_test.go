@@ -67,9 +67,15 @@ type fact struct {
 	ended bool
 }
 
-// storyEvery is how often each of the crowd begins a story, if the last one is over: nobody's key may file more than ten
-// statements a second for long.
-const storyEvery = 500 * time.Millisecond
+// storyEvery is how often each of the crowd begins a story, if the last one is over. Nobody's key may file more than ten
+// statements a second for long, and brokers keep what was over within the hour in their state: tens of thousands of requests in an
+// hour, which is no company's, would make each start slow.
+func storyEvery() time.Duration {
+	if soaking() {
+		return 2 * time.Second
+	}
+	return 500 * time.Millisecond
+}
 
 // newCrowd has everybody's keys at hand; nobody begins yet.
 func newCrowd(t *testing.T, s settled) *crowd {
@@ -140,7 +146,7 @@ func (c *crowd) begin(seed uint64) {
 
 // again tells a story over and over. Nothing is left half told, unless the test is over.
 func (c *crowd) again(stop <-chan struct{}, tell func()) {
-	pace := time.NewTicker(storyEvery)
+	pace := time.NewTicker(storyEvery())
 	defer pace.Stop()
 	for {
 		select {
@@ -350,7 +356,7 @@ func (c *crowd) follow(stop <-chan struct{}, at string) {
 		case <-ctx.Done():
 		}
 	}()
-	pause := time.NewTicker(storyEvery)
+	pause := time.NewTicker(storyEvery())
 	defer pause.Stop()
 	var after *uint64
 	for ctx.Err() == nil {

@@ -89,11 +89,11 @@ func TestBrokersKilledUnderLoad(t *testing.T) {
 	c.held(t)
 }
 
-// types has a person use pim-ssh itself on desk, without pause; the returned function ends that, fails the test if a command
+// types has a person use pim-ssh itself on desk; the returned function ends that, fails the test if a command
 // failed, and counts them.
 func (s settled) types(t *testing.T, person string) (done func() int) {
 	t.Helper()
-	const line = `n=400; while [ ! -e /tmp/enough ]; do n=$((n+1))
+	const line = `n=400; while [ ! -e /tmp/enough ]; do n=$((n+1)); sleep 0.3
   id=$(pim-ssh request web-deploy@web1 --for ${n}s --why load --no-wait --quiet) && echo asked && pim-ssh return "g-${id#r-}" --quiet >/dev/null && echo returned || echo failed $?
 done`
 	typing := s.BeginLab(t, "as", person, "--", "sh", "-c", line)

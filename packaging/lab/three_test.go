@@ -80,7 +80,7 @@ func (s settled) back(t testing.TB, which ...string) (leader string) {
 		which = brokers
 	}
 	for _, b := range which {
-		labtest.WaitFor(t, b+" runs", 20*time.Second, func() bool {
+		labtest.WaitFor(t, b+" runs", time.Minute, func() bool {
 			return s.Exec(t, b, "sh", "-c", "systemctl is-active -q pim-brokerd && systemctl reset-failed pim-brokerd").Code == 0
 		})
 	}
