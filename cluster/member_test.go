@@ -367,6 +367,30 @@ func TestAForeignDeploymentsBrokerStaysOut(t *testing.T) {
 	}
 }
 
+// TestAWatchersWordIsNoVote leaves a leader alone with a broker that watches: from then on it shows nothing, though raft would
+// take the watcher's answer to a heartbeat for a vote until the lease ends.
+func TestAWatchersWordIsNoVote(t *testing.T) {
+	r := newTrio(t)
+	r.list("b4")
+	disk := r.join("b4")
+	r.change(statement.Add, "b4", disk, true)
+	r.seated("b1", "b2", "b3", "?"+joined("b4", disk))
+	leader := r.leader()
+	for _, name := range []statement.BrokerName{"b1", "b2", "b3"} {
+		if name != leader {
+			r.close(name)
+		}
+	}
+	for range 100 { // raft asks the watcher first in some of them
+		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
+		err := r.node(leader).Lead(ctx, func(*broker.State) {})
+		cancel()
+		if err == nil {
+			t.Fatal("a leader without any other that votes shows a state")
+		}
+	}
+}
+
 // TestOneBrokerBecomesThree grows a cluster of one, and loses the first.
 func TestOneBrokerBecomesThree(t *testing.T) {
 	r := newTrioOf(t, "b1")

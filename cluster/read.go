@@ -3,6 +3,7 @@ package cluster
 import (
 	"context"
 	"errors"
+	"slices"
 	"sync"
 	"time"
 
@@ -153,12 +154,12 @@ func (n *Node) lead(ctx context.Context) error {
 	n.mu.Lock()
 	caughtUp, since := n.caught == term, n.since
 	n.mu.Unlock()
-	if caughtUp {
+	if caughtUp && n.allVote() {
 		committed := n.raft.CommitIndex()
 		if err := await(ctx, n.seams.verify(n.raft)); err != nil {
 			return err
 		}
-		if n.raft.CurrentTerm() == term {
+		if n.raft.CurrentTerm() == term && n.allVote() {
 			return n.folded(ctx, since, committed)
 		}
 	}
@@ -169,6 +170,15 @@ func (n *Node) lead(ctx context.Context) error {
 	defer n.mu.Unlock()
 	n.caught, n.since = term, last
 	return nil
+}
+
+// allVote reports whether every member has a vote. Raft's VerifyLeader takes any member's answer for a vote: beside one that
+// watches, or is not caught up yet, a leader cut off from all others would take itself for theirs. An entry is committed by
+// those that vote alone.
+func (n *Node) allVote() bool {
+	members := n.raft.GetConfiguration()
+	return members.Error() == nil &&
+		!slices.ContainsFunc(members.Configuration().Servers, func(s raft.Server) bool { return s.Suffrage != raft.Voter })
 }
 
 // folded waits until the commands among the raft entries after since, up to committed, are applied. What the log no longer
