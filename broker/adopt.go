@@ -33,7 +33,7 @@ func (t *turn) adoptPolicy(c Command) (Outcome, error) {
 	}
 	t.add(adopted)
 	t.chain = next
-	t.rejudge(hash)
+	t.followed(t, hash)
 	return outcomeOf(hash, t.events), nil
 }
 

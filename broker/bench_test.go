@@ -18,7 +18,7 @@ func crowd(b *testing.B, hosts, people int) *scene {
 	doc := labPolicy(b)
 	for i := range people {
 		name := statement.Person(fmt.Sprintf("p%d", i))
-		doc.People[name] = policy.PersonEntry{Account: statement.Account(name), Keys: []statement.Key{publicKey(b, key(string(name)))}}
+		doc.People[name] = policy.PersonEntry{Account: statement.Account(name), Keys: []statement.Key{publicKeyOf(string(name))}}
 		doc.Groups["engineers"] = append(doc.Groups["engineers"], name)
 	}
 	sc.must(signPolicy(b, doc, "dave"))

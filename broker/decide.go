@@ -32,14 +32,22 @@ const Fresh statement.Seconds = 60
 // A refusal is an *Error. When the statement is authentic and fresh, a StatementRefused event comes with it: evolve the
 // events whatever the error is. Anything else (bad signatures, unknown signers, another deployment, stale, Unavailable)
 // leaves no event. An error for which MustStop holds stops the broker.
-func Decide(s *State, c Command) (Decided, error) {
+func Decide(s *State, c Command) (Decided, error) { return decide(s, c, (*turn).rejudge) }
+
+// Foresee is Decide for those who only ask whether anything would happen: of a policy, it leaves out what follows for
+// requests and grants, all of which Decide proves again.
+func Foresee(s *State, c Command) (Decided, error) {
+	return decide(s, c, func(*turn, statement.Hash) {})
+}
+
+func decide(s *State, c Command, followed func(t *turn, by statement.Hash)) (Decided, error) {
 	if c.V != CommandVersion {
 		return Decided{}, fmt.Errorf("command version %d: %w", c.V, ErrUnknownVersion)
 	}
 	if err := s.checkRules(c); err != nil {
 		return Decided{}, err
 	}
-	t := &turn{s: s, chain: s.chain, now: max(s.now, c.At), rules: c.Rules}
+	t := &turn{s: s, chain: s.chain, now: max(s.now, c.At), rules: c.Rules, followed: followed}
 	var out Outcome
 	var err error
 	switch c.Kind {
@@ -66,6 +74,8 @@ type turn struct {
 	now    statement.Time
 	rules  int // the command's: those in force, or the next for one that raises to them
 	events []Event
+
+	followed func(t *turn, by statement.Hash) // what a policy does to requests and grants
 }
 
 // add stamps the next event.

@@ -89,14 +89,6 @@ func TestARequestIsRefused(t *testing.T) {
 	}
 }
 
-func publicKeyOf(name string) statement.Key {
-	k, err := statement.KeyOf(key(name).PublicKey())
-	if err != nil {
-		panic(err)
-	}
-	return k
-}
-
 // fork has two policies of one number signed and shown.
 func (sc *scene) fork() {
 	sc.t.Helper()

@@ -187,6 +187,9 @@ func (s *State) list(r *Request) {
 		r.decided = append(r.decided, bodyOf[statement.Decision](p).Person)
 	}
 	s.hold(r)
+	for _, host := range r.Body.Hosts {
+		s.reach[host] = append(s.reach[host], r.ID.Stem())
+	}
 	if r.ClosedAt != 0 {
 		s.sweepAt = min(s.sweepAt, r.dropAt())
 		return
@@ -276,15 +279,26 @@ func (s *State) sweep() {
 		}
 		s.sweepAt = min(s.sweepAt, f.dropAt())
 	}
-	for stem, r := range s.requests {
+	for _, r := range s.requests {
 		if r.ClosedAt == 0 {
 			continue
 		}
 		if s.now > r.dropAt() {
-			delete(s.requests, stem)
+			s.forget(r)
 			continue
 		}
 		s.sweepAt = min(s.sweepAt, r.dropAt())
+	}
+}
+
+// forget drops a request.
+func (s *State) forget(r *Request) {
+	delete(s.requests, r.ID.Stem())
+	for _, host := range r.Body.Hosts {
+		left := slices.DeleteFunc(s.reach[host], func(stem Stem) bool { return stem == r.ID.Stem() })
+		if s.reach[host] = left; len(left) == 0 {
+			delete(s.reach, host)
+		}
 	}
 }
 

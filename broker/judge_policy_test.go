@@ -22,7 +22,7 @@ func TestProveJudgesByTheCurrentPolicy(t *testing.T) {
 	newKey := func(person statement.Person) func(*policy.Document) {
 		return func(doc *policy.Document) {
 			entry := doc.People[person]
-			entry.Keys = []statement.Key{publicKey(t, key(string(person)+" new"))}
+			entry.Keys = []statement.Key{publicKeyOf(string(person) + " new")}
 			doc.People[person] = entry
 		}
 	}

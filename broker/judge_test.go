@@ -184,7 +184,7 @@ func TestProveRefusesForgedDossiers(t *testing.T) {
 			func(a attacker) Dossier {
 				d := a.dossier(a.request, a.yes)
 				d.Certificates = []statement.Proof{a.sign(statement.Certificate{
-					Head: a.head(statement.KindCertificate, "alice"), Grant: string(d.Stem().Grant()), Key: publicKey(a.t, key("mallory laptop")),
+					Head: a.head(statement.KindCertificate, "alice"), Grant: string(d.Stem().Grant()), Key: publicKeyOf("mallory laptop"),
 				}, key("mallory"))}
 				return d
 			}, Denied, "not theirs"},
@@ -209,7 +209,7 @@ func TestProveRefusesForgedDossiers(t *testing.T) {
 			}, Denied, "belongs to mallory"},
 		"a request that names the key of another person": {
 			func(a attacker) Dossier {
-				p := a.requests(key("alice"), a.scene.request("alice", "db-admin", "db1"), func(r *statement.Request) { r.Keys = []statement.Key{publicKey(a.t, key("mallory"))} })
+				p := a.requests(key("alice"), a.scene.request("alice", "db-admin", "db1"), func(r *statement.Request) { r.Keys = []statement.Key{publicKeyOf("mallory")} })
 				return a.dossier(p, a.approves("bob", p))
 			}, Denied, "belongs to mallory"},
 		"an approval where the request belongs": {

@@ -18,8 +18,8 @@ func listing(t tester, names ...statement.BrokerName) func(*policy.Document) {
 	return func(doc *policy.Document) {
 		doc.Brokers = map[statement.BrokerName]policy.Broker{}
 		for _, name := range names {
-			doc.Brokers[name] = policy.Broker{Address: string(name) + ":7443", Identity: publicKey(t, key(string(name)+" identity")), CA: publicKey(t, key(string(name)+" ca")),
-				Log: publicKey(t, key(string(name)+" log"))}
+			doc.Brokers[name] = policy.Broker{Address: string(name) + ":7443", Identity: publicKeyOf(string(name) + " identity"), CA: publicKeyOf(string(name) + " ca"),
+				Log: publicKeyOf(string(name) + " log")}
 		}
 	}
 }

@@ -217,7 +217,7 @@ func TestWhoFoundedTheClusterIsKnownFromTheFirstEvent(t *testing.T) {
 			}
 			sc.refused(Conflict, sc.adds("dave", c.founded, disk("x"), false))
 			sc.must(sc.adds("dave", c.added, disk("x"), false))
-			if err := refoldingAgrees(&walk{scene: sc}); err != nil {
+			if err := refoldingAgrees(&walk{scene: sc, refold: NewState()}); err != nil {
 				t.Error(err)
 			}
 		})

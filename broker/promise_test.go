@@ -221,10 +221,10 @@ func decideChangesNothing(w *walk) error {
 	return nil
 }
 
+// refoldingAgrees folds on from where the step before ended; when the walk is over it begins at the beginning once more.
 func refoldingAgrees(w *walk) error {
-	s := NewState()
-	for _, e := range w.log {
-		leaf, err := EncodeEvent(e)
+	for ; w.folded < len(w.log); w.folded++ {
+		leaf, err := EncodeEvent(w.log[w.folded])
 		if err != nil {
 			return err
 		}
@@ -232,12 +232,12 @@ func refoldingAgrees(w *walk) error {
 		if err != nil {
 			return err
 		}
-		Evolve(s, again)
+		Evolve(w.refold, again)
 	}
-	if s.Digest() != w.s.Digest() {
-		return fmt.Errorf("refolded %s, live %s", s.Digest(), w.s.Digest())
+	if refolded, live := w.refold.Digest(), w.s.Digest(); refolded != live {
+		return fmt.Errorf("refolded %s, live %s", refolded, live)
 	}
-	data, err := EncodeState(s)
+	data, err := EncodeState(w.refold)
 	if err != nil {
 		return err
 	}

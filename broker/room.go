@@ -16,7 +16,7 @@ const (
 // ending access can still be recorded.
 func (c Command) Room() Room {
 	switch c.Kind {
-	case EndAccess, Tick, ChangeCluster:
+	case EndAccess, Tick, ChangeCluster, BeginEpoch:
 		return RoomLeast
 	case FileDecision:
 		if bodyOf[statement.Decision](c.Proof).Verdict == statement.Deny {

@@ -47,26 +47,19 @@ func key(name string) signtest.Key {
 
 var keys sync.Map // of names to signtest.Key
 
-func publicKey(t tester, signer ssh.Signer) statement.Key {
-	t.Helper()
-	k, err := statement.KeyOf(signer.PublicKey())
-	if err != nil {
-		t.Fatalf("key: %v", err)
-	}
-	return k
-}
+func publicKeyOf(name string) statement.Key { return signtest.Public(key(name)) }
 
 func labPolicy(t tester) policy.Document {
 	entry := func(person statement.Person, extra ...string) policy.PersonEntry {
-		e := policy.PersonEntry{Account: statement.Account(person), Keys: []statement.Key{publicKey(t, key(string(person)))}}
+		e := policy.PersonEntry{Account: statement.Account(person), Keys: []statement.Key{publicKeyOf(string(person))}}
 		for _, name := range extra {
-			e.Keys = append(e.Keys, publicKey(t, key(name)))
+			e.Keys = append(e.Keys, publicKeyOf(name))
 		}
 		return e
 	}
 	broker := func(name string) policy.Broker {
-		return policy.Broker{Address: name + ":7443", Identity: publicKey(t, key(name+" identity")), CA: publicKey(t, key(name+" ca")),
-			Log: publicKey(t, key(name+" log"))}
+		return policy.Broker{Address: name + ":7443", Identity: publicKeyOf(name + " identity"), CA: publicKeyOf(name + " ca"),
+			Log: publicKeyOf(name + " log")}
 	}
 	return policy.Document{
 		V: statement.Version, Kind: statement.KindPolicy, Revision: 1, Expires: dawn.Add(90 * statement.Day),
@@ -153,7 +146,7 @@ func (sc *scene) sign(b statement.Body, signers ...ssh.Signer) statement.Proof {
 func (sc *scene) request(person statement.Person, role statement.RoleName, hosts ...statement.HostName) statement.Request {
 	return statement.Request{
 		Head: sc.head(statement.KindRequest, person), Role: role, Hosts: hosts, Duration: 1800, Reason: "INC-42 replica lag",
-		Expires: sc.now.Add(3600), Keys: []statement.Key{publicKey(sc.t, key(string(person)+" laptop"))},
+		Expires: sc.now.Add(3600), Keys: []statement.Key{publicKeyOf(string(person) + " laptop")},
 	}
 }
 
@@ -191,7 +184,7 @@ func (sc *scene) ends(person statement.Person, how statement.How, request statem
 func (sc *scene) certifies(person statement.Person, request statement.Proof, laptop string) statement.Proof {
 	sc.t.Helper()
 	c := statement.Certificate{
-		Head: sc.head(statement.KindCertificate, person), Grant: string(StemOf(request.Hash()).Grant()), Key: publicKey(sc.t, key(laptop)),
+		Head: sc.head(statement.KindCertificate, person), Grant: string(StemOf(request.Hash()).Grant()), Key: publicKeyOf(laptop),
 	}
 	return sc.sign(c, key(string(person)))
 }
@@ -200,7 +193,7 @@ func (sc *scene) token(name statement.HostName, tier, operator string) statement
 	sc.t.Helper()
 	return sc.sign(statement.HostToken{
 		Head: sc.head(statement.KindHostToken, statement.Person(operator)), Name: name, Labels: map[string]string{"tier": tier},
-		Addresses: []string{string(name)}, Key: publicKey(sc.t, key(string(name)+" token")), Expires: sc.now.Add(300),
+		Addresses: []string{string(name)}, Key: publicKeyOf(string(name) + " token"), Expires: sc.now.Add(300),
 	}, key(operator))
 }
 
@@ -209,8 +202,8 @@ func (sc *scene) joins(name statement.HostName, machine string, token statement.
 	h := sc.head(statement.KindEnrolment, "")
 	h.Host = name
 	return sc.sign(statement.Enrolment{
-		Head: h, Token: token, MachineID: statement.HashOf([]byte(machine)), Identity: publicKey(sc.t, key(machine+" identity")),
-		HostKeys: []statement.Key{publicKey(sc.t, key(machine+" host key"))},
+		Head: h, Token: token, MachineID: statement.HashOf([]byte(machine)), Identity: publicKeyOf(machine + " identity"),
+		HostKeys: []statement.Key{publicKeyOf(machine + " host key")},
 	}, key(string(name)+" token"), key(machine+" identity"))
 }
 

@@ -26,9 +26,10 @@ type State struct {
 	cluster  cluster
 
 	// What follows is derived from the above and never encoded.
-	open       map[Stem]statement.Time  // requests without ClosedAt, and when time alone closes them
-	openBy     map[statement.Person]int // how many of open each person asked for
-	wishes     map[wish]Stem            // pending requests by what they ask for
+	open       map[Stem]statement.Time       // requests without ClosedAt, and when time alone closes them
+	openBy     map[statement.Person]int      // how many of open each person asked for
+	wishes     map[wish]Stem                 // pending requests by what they ask for
+	reach      map[statement.HostName][]Stem // requests by each host they name, in the order filed
 	tokens     map[statement.Hash]statement.HostName
 	identities map[statement.Key]statement.HostName
 	sweepAt    statement.Time // no entry is due to be dropped before now passes this
@@ -57,7 +58,7 @@ const never statement.Time = 1 << 62
 func NewState() *State {
 	return &State{
 		requests: map[Stem]*Request{}, hosts: map[statement.HostName]*Enrolled{}, seen: map[statement.Hash]*seen{},
-		open: map[Stem]statement.Time{}, openBy: map[statement.Person]int{}, wishes: map[wish]Stem{},
+		open: map[Stem]statement.Time{}, openBy: map[statement.Person]int{}, wishes: map[wish]Stem{}, reach: map[statement.HostName][]Stem{},
 		tokens: map[statement.Hash]statement.HostName{}, identities: map[statement.Key]statement.HostName{},
 		sweepAt: never,
 	}
@@ -102,6 +103,15 @@ func (s *State) Requests() []Request {
 		all = append(all, *r)
 	}
 	slices.SortFunc(all, func(a, b Request) int { return cmp.Compare(a.Index, b.Index) })
+	return all
+}
+
+// RequestsAt returns every request held that names a host, in the order filed.
+func (s *State) RequestsAt(host statement.HostName) []Request {
+	all := make([]Request, len(s.reach[host]))
+	for i, stem := range s.reach[host] {
+		all[i] = *s.requests[stem]
+	}
 	return all
 }
 

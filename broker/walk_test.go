@@ -28,7 +28,9 @@ type walk struct {
 	then    statement.Time
 	granted map[GrantID]Grant // as first opened
 	replay  bool              // the latest step was one
-	busy    bool              // operators and stewards do nothing but change the cluster
+	refold  *State            // from the log's first folded events, each encoded and read back
+	folded  int
+	busy    bool // operators and stewards do nothing but change the cluster
 }
 
 type sent struct {
@@ -62,7 +64,7 @@ func resumeFrom(t tester, log []Event) *scene {
 // newWalk begins under rules 1, with one broker, or under rules 2, with four listed.
 func newWalk(rt *rapid.T) *walk {
 	w := &walk{
-		scene: resume(rt), rt: rt, proofs: map[int]statement.Proof{}, granted: map[GrantID]Grant{}, then: dawn,
+		scene: resume(rt), rt: rt, proofs: map[int]statement.Proof{}, granted: map[GrantID]Grant{}, then: dawn, refold: NewState(),
 		m: &model{now: int64(dawn), asks: map[int]*modelAsk{}, recorded: map[int]bool{}, policies: []map[string]modelRole{labRoles()}},
 	}
 	w.m.cluster = &modelCluster{rules: 1, listed: []string{"b1"}, stands: map[string]bool{"b1": true}, gone: map[string]bool{}, holders: map[string]string{}}
@@ -357,5 +359,9 @@ func walks(t *testing.T, promise func(w *walk) error) {
 				}
 			},
 		})
+		w.refold, w.folded = NewState(), 0 // the whole log once more: no later step changed an event
+		if err := promise(w); err != nil {
+			rt.Fatal(err)
+		}
 	})
 }

@@ -83,7 +83,7 @@ func TestWrongCertificateIsRefused(t *testing.T) {
 		"of another algorithm":               {spoilt(func(c *cert) { c.Signature.Format = "ssh-rsa" }), "does not fit"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			err := certs.Check(c.cert, want(t), from+1800)
+			err := certs.Check(c.cert, want(), from+1800)
 			if err == nil || !strings.Contains(err.Error(), c.want) {
 				t.Errorf("got %v, want %q in it", err, c.want)
 			}
@@ -94,8 +94,8 @@ func TestWrongCertificateIsRefused(t *testing.T) {
 func TestSHA1SignatureByAnRSACAIsRefused(t *testing.T) {
 	rsa := signtest.RSA(3072)
 	old := brokenCA{rsa, func(d []byte) (*ssh.Signature, error) { return rsa.SignWithAlgorithm(rand.Reader, d, ssh.KeyAlgoRSA) }}
-	w := want(t)
-	w.CAs = []statement.Key{key(t, rsa)}
+	w := want()
+	w.CAs = []statement.Key{signtest.Public(rsa)}
 	good := mint(t, rsa, func(*ssh.Certificate) {})
 	if err := certs.Check(good, w, from); err != nil {
 		t.Fatal(err)
@@ -108,7 +108,7 @@ func TestSHA1SignatureByAnRSACAIsRefused(t *testing.T) {
 // Deny is the zero value: an empty list never means everybody.
 func TestWantThatAsksForNothingFitsNothing(t *testing.T) {
 	good := mint(t, ca, func(*ssh.Certificate) {})
-	if err := certs.Check(good, want(t), from); err != nil {
+	if err := certs.Check(good, want(), from); err != nil {
 		t.Fatal(err)
 	}
 	anyone := mint(t, ca, func(c *ssh.Certificate) { c.ValidPrincipals = nil })
@@ -121,7 +121,7 @@ func TestWantThatAsksForNothingFitsNothing(t *testing.T) {
 		"no end":         func(w *certs.Want) { w.Until = 0 },
 		"a negative end": func(w *certs.Want) { w.Until = -1 },
 	} {
-		w := want(t)
+		w := want()
 		edit(&w)
 		for _, c := range []*ssh.Certificate{good, anyone} {
 			if certs.Check(c, w, from) == nil {
@@ -135,7 +135,7 @@ func TestWantThatAsksForNothingFitsNothing(t *testing.T) {
 func TestCertificateWorksInItsWindowAndNeverAfter(t *testing.T) {
 	good := mint(t, ca, func(*ssh.Certificate) {})
 	for now, ok := range map[statement.Time]bool{0: false, -1: false, from - 1: false, from: true, until - 1: true, until: false, until + 1: false, 1 << 62: false} {
-		if err := certs.Check(good, want(t), now); (err == nil) != ok {
+		if err := certs.Check(good, want(), now); (err == nil) != ok {
 			t.Errorf("at %d: %v", now, err)
 		}
 	}
@@ -157,7 +157,7 @@ func TestWrongLineIsRefused(t *testing.T) {
 	for name, s := range map[string]string{
 		"nothing":                     "",
 		"a type only":                 kind,
-		"a plain key":                 string(key(t, laptop)),
+		"a plain key":                 string(signtest.Public(laptop)),
 		"another type's name":         "ssh-rsa-cert-v01@openssh.com " + text,
 		"a plain type's name":         "ssh-ed25519 " + text,
 		"a comment":                   string(good) + " alice",
@@ -208,7 +208,7 @@ func FuzzParse(f *testing.F) {
 		c.Key = signtest.SecurityEd25519("laptop").PublicKey()
 	})))
 	f.Add(ssh.MarshalAuthorizedKey(mint(f, signtest.RSA(3072), func(c *ssh.Certificate) { c.Key = signtest.RSA(3072).PublicKey() })))
-	w := want(f)
+	w := want()
 	good := bytes.Clone(mint(f, ca, func(*ssh.Certificate) {}).Key.Marshal())
 	f.Fuzz(func(t *testing.T, line []byte) {
 		cert, err := certs.Parse(line)
@@ -226,7 +226,7 @@ func FuzzParse(f *testing.F) {
 
 // ssh-keygen -F is the oracle: ssh finds the keys under every name and under no other.
 func TestKnownHostsIsFoundBySSH(t *testing.T) {
-	keys := []statement.Key{key(t, signtest.ECDSA("db1")), key(t, signtest.Ed25519("db1"))}
+	keys := []statement.Key{signtest.Public(signtest.ECDSA("db1")), signtest.Public(signtest.Ed25519("db1"))}
 	text := certs.KnownHosts([]string{"db1", "10.0.0.1", "fd00::1", "[db1.example.org]:2222", "[late]:22"}, keys)
 	path := filepath.Join(t.TempDir(), "known_hosts")
 	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {

@@ -23,28 +23,19 @@ var (
 	ca     = signtest.Ed25519("ca")
 )
 
-func key(t testing.TB, s ssh.Signer) statement.Key {
-	t.Helper()
-	k, err := statement.KeyOf(s.PublicKey())
-	if err != nil {
-		t.Fatal(err)
-	}
-	return k
+func spec() certs.Spec {
+	return certs.Spec{Principal: principal, Key: signtest.Public(laptop), From: from, Until: until, Serial: 42, KeyID: "g-7k2m4:alice"}
 }
 
-func spec(t testing.TB) certs.Spec {
-	return certs.Spec{Principal: principal, Key: key(t, laptop), From: from, Until: until, Serial: 42, KeyID: "g-7k2m4:alice"}
-}
-
-func want(t testing.TB) certs.Want {
-	return certs.Want{Principal: principal, Keys: []statement.Key{key(t, laptop)}, From: from, Until: until,
-		CAs: []statement.Key{key(t, ca)}}
+func want() certs.Want {
+	return certs.Want{Principal: principal, Keys: []statement.Key{signtest.Public(laptop)}, From: from, Until: until,
+		CAs: []statement.Key{signtest.Public(ca)}}
 }
 
 // mint signs what an owned CA may wish for: a good certificate after edits that nothing of ours would make.
 func mint(t testing.TB, by ssh.Signer, edit func(*ssh.Certificate)) *ssh.Certificate {
 	t.Helper()
-	cert, err := certs.Draft(spec(t))
+	cert, err := certs.Draft(spec())
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -55,7 +55,7 @@ func TestIssuingRefusesASpecThatIsNotExactlyOurs(t *testing.T) {
 		"a key id with a quote":        {func(s *certs.Spec) { s.KeyID = `alice" (serial 1)` }, "key id"},
 		"a key id without end":         {func(s *certs.Spec) { s.KeyID = strings.Repeat("a", 129) }, "key id"},
 	} {
-		s := spec(t)
+		s := spec()
 		c.edit(&s)
 		if cert, err := certs.Draft(s); err == nil || cert != nil || !strings.Contains(err.Error(), c.want) {
 			t.Errorf("%s: drafted %v, %v; want %q", name, cert, err, c.want)
@@ -67,7 +67,7 @@ func TestIssuingRefusesASpecThatIsNotExactlyOurs(t *testing.T) {
 }
 
 func TestIssuedCertificateSaysExactlyTheSpec(t *testing.T) {
-	cert, err := certs.Draft(spec(t))
+	cert, err := certs.Draft(spec())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -108,11 +108,11 @@ func TestIssuingFindsOutACAThatMisbehaves(t *testing.T) {
 		}},
 		"out of order": brokenCA{ca, func([]byte) (*ssh.Signature, error) { return nil, io.ErrUnexpectedEOF }},
 	} {
-		if line, err := certs.Sign(rand.Reader, spec(t), c); err == nil || line != nil {
+		if line, err := certs.Sign(rand.Reader, spec(), c); err == nil || line != nil {
 			t.Errorf("%s: signed %s", name, line)
 		}
 	}
-	if _, err := certs.Sign(bytes.NewReader(nil), spec(t), ca); err == nil {
+	if _, err := certs.Sign(bytes.NewReader(nil), spec(), ca); err == nil {
 		t.Error("signed without randomness for the nonce")
 	}
 }
@@ -134,15 +134,15 @@ func TestSSHKeygenReadsWhatWeSign(t *testing.T) {
 	for caName, caSigner := range signtest.Every("ca") {
 		for keyName, holder := range signtest.Every("laptop") {
 			t.Run(keyName+" by "+caName, func(t *testing.T) {
-				s := spec(t)
-				s.Key = key(t, holder)
+				s := spec()
+				s.Key = signtest.Public(holder)
 				line, err := certs.Sign(rand.Reader, s, caSigner)
 				if err != nil {
 					t.Fatal(err)
 				}
 				got := keygenShows(t, line)
 				for _, want := range []string{
-					"user certificate\n", "Public key: ", s.Key.Fingerprint() + "\n", key(t, caSigner).Fingerprint() + " (using ",
+					"user certificate\n", "Public key: ", s.Key.Fingerprint() + "\n", signtest.Public(caSigner).Fingerprint() + " (using ",
 					`Key ID: "g-7k2m4:alice"`, "Serial: 42\n", "Valid: from 2026-11-23T08:00:00 to 2026-11-23T09:00:00\n",
 					"Principals: \n                " + principal + "\n        Critical Options: (none)\n        Extensions: \n                permit-pty\n",
 				} {
@@ -194,7 +194,7 @@ func TestCheckJudgesWhatSSHKeygenSigns(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			err = certs.Check(cert, want(t), from+1800)
+			err = certs.Check(cert, want(), from+1800)
 			if c.want == "" && err != nil || c.want != "" && (err == nil || !strings.Contains(err.Error(), c.want)) {
 				t.Errorf("got %v, want %q", err, c.want)
 			}
@@ -204,7 +204,7 @@ func TestCheckJudgesWhatSSHKeygenSigns(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := certs.Check(cert, want(t), from); err == nil || !strings.Contains(err.Error(), "principals") {
+	if err := certs.Check(cert, want(), from); err == nil || !strings.Contains(err.Error(), "principals") {
 		t.Errorf("no principals at all: %v", err)
 	}
 }

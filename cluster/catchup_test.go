@@ -19,17 +19,18 @@ func TestABrokerFarBehindGetsTheEventsToo(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			r := newTrio(t)
-			away, leader := r.follower(), r.leader()
-			other := r.names[slices.IndexFunc(r.names, func(n statement.BrokerName) bool { return n != away && n != leader })]
-			r.mu.Lock()
-			world(r, leader, other)
-			r.mu.Unlock()
-			r.filed(leader)
+			away := r.follower()
+			r.filed(r.leader())
 			r.close(away)
 			for range 40 {
 				r.filed(r.leader())
 			}
 			r.forget()
+			leader := r.leader()
+			other := r.names[slices.IndexFunc(r.names, func(n statement.BrokerName) bool { return n != away && n != leader })]
+			r.mu.Lock()
+			world(r, leader, other)
+			r.mu.Unlock()
 			r.open(away)
 			r.ready(away)
 			mine, index := r.digest(away)

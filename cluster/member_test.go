@@ -107,7 +107,7 @@ func (r *trio) agree() {
 		if mine, at := r.digest(name); mine != digest || at != index {
 			r.t.Errorf("%s has %d events, digest %s; the leader %d, %s", name, at, mine, index, digest)
 		}
-		if events, _, err := r.node(name).Events(0, 1000); err != nil || uint64(len(events)) != index {
+		if events, _, err := r.node(name).Events(0, 1<<20); err != nil || uint64(len(events)) != index {
 			r.t.Errorf("%s holds %d events of %d, %v", name, len(events), index, err)
 		}
 	}

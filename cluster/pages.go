@@ -21,6 +21,7 @@ const (
 
 	flagBranch   = 0x01
 	flagLeaf     = 0x02
+	flagMeta     = 0x04
 	flagFreelist = 0x10
 	flagBucket   = 0x01 // of a leaf element
 
@@ -103,7 +104,7 @@ func (p pages) meta(id uint64) (meta, uint64, error) {
 	said, sum := data[pageHead:], fnv.New64a()
 	sum.Write(said[:metaSize-8])
 	u32, u64 := binary.NativeEndian.Uint32, binary.NativeEndian.Uint64
-	if u32(said) != metaMagic || u32(said[4:]) != metaVersion || u64(said[56:]) != sum.Sum64() || uint64(u32(said[8:])) != p.size {
+	if u64(data[:]) != id || binary.NativeEndian.Uint16(data[8:]) != flagMeta || u32(said) != metaMagic || u32(said[4:]) != metaVersion || u64(said[56:]) != sum.Sum64() || uint64(u32(said[8:])) != p.size {
 		return meta{}, 0, damaged(id, "the header was altered")
 	}
 	return meta{root: u64(said[16:]), freelist: u64(said[32:]), tx: u64(said[48:])}, u64(said[40:]), nil

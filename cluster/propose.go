@@ -37,7 +37,7 @@ func (n *Node) propose(ctx context.Context, command broker.Command, look func(co
 			return
 		}
 		command = command.Under(state)
-		decided, err := broker.Decide(state, command)
+		decided, err := broker.Foresee(state, command)
 		changes = len(decided.Events) > 0 || command.Kind == broker.Tick
 		idle = applied{decided.Outcome, err}
 	})

@@ -12,7 +12,7 @@ const (
 	keptSnapshots    = 2
 	snapshotAfter    = 2048 // commands
 	trailingCommands = 10240
-	snapshotCheck    = 30 * time.Second
+	snapshotCheck    = 2 * time.Second // a broker that lives for seconds at a time has to get round to one, or replays ever more
 	wirePool         = 3
 	wireTimeout      = 5 * time.Second
 	enqueueTimeout   = 5 * time.Second

@@ -49,9 +49,10 @@ var mayImport = map[string]struct {
 	"cmd/pim-ssh": {[]string{"broker", "broker/api", "broker/audit", "broker/audit/backup", "broker/audit/refold", "broker/policy", "broker/policy/policyfile",
 		"broker/statement", "certs", "cmd/pim-ssh/term"}, "the CLI: words; no raft, no PAM"},
 	"cmd/pim-ssh/term": {nil, "the only code that writes to a terminal"},
-	"cmd/pim-brokerd": {[]string{"broker", "broker/api", "broker/audit", "broker/audit/backup", "broker/audit/refold", "broker/edge", "broker/effect", "broker/policy", "broker/policy/policyfile", "broker/statement",
-		"certs", "certs/signer", "cluster"}, "wires edge to cluster"},
-	"cmd/pim-hostd": {[]string{"broker", "broker/api", "broker/policy", "broker/statement", "pam/agent", "pam/enforce"}, "wires the agent to the machine"},
+	"cmd/settings":     {[]string{"broker/policy"}, "reads a daemon's YAML; the nearest word is policy's"},
+	"cmd/pim-brokerd": {[]string{"broker", "broker/api", "broker/audit", "broker/audit/backup", "broker/audit/refold", "broker/edge", "broker/effect", "broker/policy",
+		"broker/policy/policyfile", "broker/statement", "certs", "certs/signer", "cluster", "cmd/settings"}, "wires edge to cluster"},
+	"cmd/pim-hostd": {[]string{"broker", "broker/api", "broker/policy", "broker/statement", "cmd/settings", "pam/agent", "pam/enforce"}, "wires the agent to the machine"},
 }
 
 // pure packages hold the rules: same arguments, same answer, for ever.
@@ -73,7 +74,7 @@ var onlyIn = []struct {
 	{"github.com/hashicorp/raft", []string{"cluster", "cluster/clustertest"}, "raft only in cluster: the rules do not know that they are replicated"},
 	{"go.etcd.io/bbolt", []string{"cluster", "cluster/clustertest"}, "storage is the cluster's"},
 	{"filippo.io/age", []string{"broker/audit/backup", "cmd/pim-ssh", "cmd/pim-brokerd"}, "encryption only of files that leave the brokers"},
-	{"github.com/goccy/go-yaml", []string{"broker/policy/policyfile", "cmd/pim-ssh", "cmd/pim-brokerd", "cmd/pim-hostd"}, "YAML only where people write it: policyfile and cmd/*/config.go"},
+	{"github.com/goccy/go-yaml", []string{"broker/policy/policyfile", "cmd/settings"}, "YAML only where people write it: the policy, and the daemons' own settings"},
 	{"github.com/spf13/cobra", []string{"cmd/pim-ssh"}, "the daemons have few words"},
 	{"github.com/msteinert/pam", []string{"pam/pamtest", "cmd/pim-hostd"}, "needs cgo; drives PAM, cannot be a module"},
 	{"github.com/coreos/go-systemd", []string{"pam/agent", "pam/enforce", "cmd/pim-hostd", "cmd/pim-brokerd"}, "systemd is the host's and the daemons'"},
@@ -87,7 +88,7 @@ var dependencies = map[string]string{
 	"github.com/anishathalye/porcupine":   "is there an order of what people were told that the rules allow; tests only",
 	"github.com/coreos/go-systemd/v22":    "transient units, socket activation and sd_notify, as systemd's own authors speak them",
 	"github.com/go-json-experiment/json":  "the strict decoder: duplicate, unknown and case-variant names are errors",
-	"github.com/goccy/go-yaml":            "policy.yaml with line:column for every node",
+	"github.com/goccy/go-yaml":            "policy.yaml and the daemons' settings with line:column for every node",
 	"github.com/godbus/dbus/v5":           "go-systemd's own D-Bus: to tell its errors apart",
 	"github.com/google/go-cmp":            "test differences",
 	"github.com/hashicorp/raft":           "consensus; pinned by FACTS R1",

@@ -49,6 +49,9 @@ type Config struct {
 	Reader   *Reader            // signs a person's reads; nil can only read what anyone may
 	Identity ed25519.PrivateKey // a host's TLS key; nil for people
 	Skip     int                // begin so many brokers later: a host was not content with those before
+
+	// Dial makes the connections below TLS; nil dials from here.
+	Dial func(ctx context.Context, network, address string) (net.Conn, error)
 }
 
 // Client calls the brokers of one deployment, one after the other until one answers. It is safe for concurrent use and
@@ -88,8 +91,12 @@ func NewClient(config Config) (*Client, error) {
 	if len(addresses) > 1 {
 		dial, answer = nextDialTimeout, nextAnswerTimeout
 	}
+	connect := config.Dial
+	if connect == nil {
+		connect = (&net.Dialer{Timeout: dial}).DialContext
+	}
 	transport := &http.Transport{
-		DialContext:           (&net.Dialer{Timeout: dial}).DialContext,
+		DialContext:           connect,
 		TLSClientConfig:       ClientTLS(ProtocolHTTP, pins, own),
 		TLSHandshakeTimeout:   dial,
 		ResponseHeaderTimeout: answer,

@@ -44,8 +44,8 @@ type Cluster struct {
 	Leader  statement.BrokerName `json:"leader,omitzero"` // none: nobody leads as far as the one that was asked knows
 	Asked   statement.BrokerName `json:"asked,omitzero"`  // whose view this is
 	Rules   int                  `json:"rules"`           // in force
+	Epoch   uint64               `json:"epoch"`           // 0: nothing was ever restored
 	Events  uint64               `json:"events"`          // how many there are
-	Epoch   uint64               `json:"epoch,omitzero"`  // the newest that a restore began; 0: none
 	Brokers []BrokerView         `json:"brokers"`
 }
 

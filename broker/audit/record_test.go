@@ -185,10 +185,4 @@ func TestAMissingOrShortenedFileIsNamed(t *testing.T) {
 	}
 }
 
-func logKey(name string) statement.Key {
-	key, err := statement.KeyOf(signtest.Ed25519(name).PublicKey())
-	if err != nil {
-		panic(err)
-	}
-	return key
-}
+func logKey(name string) statement.Key { return signtest.Public(signtest.Ed25519(name)) }

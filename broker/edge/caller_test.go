@@ -13,6 +13,7 @@ import (
 	"pim-ssh/broker"
 	"pim-ssh/broker/api"
 	"pim-ssh/broker/statement"
+	"pim-ssh/broker/statement/signtest"
 	"pim-ssh/packaging/lab/forger"
 )
 
@@ -95,7 +96,7 @@ func TestASessionReadsAndNothingElse(t *testing.T) {
 	s := newStage(t, nil, nil)
 	key := forger.Key(t)
 	session := func(bend func(*statement.Session), person statement.Person) statement.Proof {
-		body := statement.Session{Head: s.world.Head(statement.KindSession, "alice"), Key: s.key(key), Until: forger.Now() + 3600}
+		body := statement.Session{Head: s.world.Head(statement.KindSession, "alice"), Key: signtest.Public(key), Until: forger.Now() + 3600}
 		if bend != nil {
 			bend(&body)
 		}

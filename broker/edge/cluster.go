@@ -61,14 +61,14 @@ func (s *Server) peerStatus(_ http.ResponseWriter, r *http.Request) (any, error)
 type ensemble struct {
 	chain    policy.Chain
 	rules    int
-	events   uint64
 	epoch    uint64
+	events   uint64
 	members  []broker.Member
 	removals []broker.Removal
 }
 
 func ensembleOf(state *broker.State) ensemble {
-	return ensemble{state.Chain(), state.Rules(), state.Index(), state.Epoch().Number, state.Members(), state.Removals()}
+	return ensemble{state.Chain(), state.Rules(), state.Epoch().Number, state.Index(), state.Members(), state.Removals()}
 }
 
 // clusterStatus tells operators and auditors how the brokers are.
@@ -85,7 +85,7 @@ func (s *Server) clusterStatus(w http.ResponseWriter, r *http.Request) (any, err
 		return nil, err
 	}
 	self := s.member.Self()
-	answer := api.Cluster{Asked: self.Name, Leader: s.leader(r.Context(), self.Name, all.chain), Rules: all.rules, Events: all.events, Epoch: all.epoch, Brokers: all.places(s.member.Seats())}
+	answer := api.Cluster{Asked: self.Name, Leader: s.leader(r.Context(), self.Name, all.chain), Rules: all.rules, Epoch: all.epoch, Events: all.events, Brokers: all.places(s.member.Seats())}
 	s.askAll(r.Context(), all, self, answer.Brokers)
 	return answer, nil
 }

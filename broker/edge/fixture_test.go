@@ -18,6 +18,7 @@ import (
 	"pim-ssh/broker/effect"
 	"pim-ssh/broker/policy"
 	"pim-ssh/broker/statement"
+	"pim-ssh/broker/statement/signtest"
 	"pim-ssh/cluster"
 	"pim-ssh/packaging/lab/forger"
 )
@@ -119,13 +120,6 @@ func (s *stage) must(err error) {
 	}
 }
 
-func (s *stage) key(signer ssh.Signer) statement.Key {
-	s.t.Helper()
-	key, err := statement.KeyOf(signer.PublicKey())
-	s.must(err)
-	return key
-}
-
 // reader signs reads as a person.
 func (s *stage) reader(person statement.Person) *api.Reader {
 	return &api.Reader{Person: person, Deployment: s.world.Chain.Deployment(), Policy: func() statement.PolicyRef { return s.world.Chain.Ref() },
@@ -182,11 +176,11 @@ func (s *stage) enrol(name statement.HostName, tier string) {
 	once := forger.Key(s.t)
 	private, identity := forger.PrivateKey(s.t)
 	token := s.world.Sign(statement.HostToken{Head: s.world.Head(statement.KindHostToken, "dave"), Name: name, Labels: map[string]string{"tier": tier},
-		Addresses: []string{string(name)}, Key: s.key(once), Expires: forger.Now() + 3600}, "dave")
+		Addresses: []string{string(name)}, Key: signtest.Public(once), Expires: forger.Now() + 3600}, "dave")
 	head := s.world.Head(statement.KindEnrolment, "")
 	head.Host = name
-	p, err := statement.Sign(statement.Enrolment{Head: head, Token: token, MachineID: statement.HashOf([]byte(name)), Identity: s.key(identity),
-		HostKeys: []statement.Key{s.key(identity)}}, once, identity)
+	p, err := statement.Sign(statement.Enrolment{Head: head, Token: token, MachineID: statement.HashOf([]byte(name)), Identity: signtest.Public(identity),
+		HostKeys: []statement.Key{signtest.Public(identity)}}, once, identity)
 	s.must(err)
 	s.submit(p)
 	s.hosts[name] = private

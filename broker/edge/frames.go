@@ -60,10 +60,7 @@ func (h *hostReader) opening(state *broker.State) []api.Frame {
 		frames = append(frames, api.Frame{Policy: &proof})
 	}
 	frames = append(frames, h.preface(state)...)
-	for _, r := range state.Requests() {
-		if !slices.Contains(r.Body.Hosts, h.host) {
-			continue
-		}
+	for _, r := range state.RequestsAt(h.host) {
 		switch {
 		case r.Grant != nil && h.now() < r.Grant.Until:
 			frames = append(frames, api.Frame{Dossier: &r.Dossier})

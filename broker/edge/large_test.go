@@ -15,6 +15,7 @@ import (
 	"pim-ssh/broker/api"
 	"pim-ssh/broker/policy"
 	"pim-ssh/broker/statement"
+	"pim-ssh/broker/statement/signtest"
 )
 
 // hire adds people to a policy: each needs about 120 bytes.
@@ -26,7 +27,7 @@ func hire(s *stage, n int) func(*policy.Document) {
 			signer, err := ssh.NewSignerFromKey(ed25519.NewKeyFromSeed(seed))
 			s.must(err)
 			name := statement.Person(fmt.Sprintf("p%04d", i))
-			doc.People[name] = policy.PersonEntry{Account: statement.Account(name), Keys: []statement.Key{s.key(signer)}}
+			doc.People[name] = policy.PersonEntry{Account: statement.Account(name), Keys: []statement.Key{signtest.Public(signer)}}
 		}
 	}
 }

@@ -20,6 +20,7 @@ import (
 	"pim-ssh/broker/audit"
 	"pim-ssh/broker/policy"
 	"pim-ssh/broker/statement"
+	"pim-ssh/broker/statement/signtest"
 	"pim-ssh/packaging/lab/forger"
 )
 
@@ -75,20 +76,16 @@ func newMatrix(t *testing.T) *matrix {
 	old := forger.Key(t)
 	m := &matrix{stage: newStage(t, func(doc *policy.Document) {
 		erin := doc.People["erin"]
-		key, err := statement.KeyOf(old.PublicKey())
-		if err != nil {
-			t.Fatal(err)
-		}
-		erin.Keys = append(erin.Keys, key)
+		erin.Keys = append(erin.Keys, signtest.Public(old))
 		doc.People["erin"] = erin
 	}, nil)}
 	s := m.stage
 	m.grant = s.granted("alice", "db-admin", "db1", forger.Key(t), "bob")
-	s.removeKey("erin", s.key(old))
+	s.removeKey("erin", signtest.Public(old))
 	gone, goneSigner := forger.PrivateKey(t)
 	s.revise(func(doc *policy.Document) {
 		doc.Brokers = maps.Clone(doc.Brokers)
-		doc.Brokers["b9"] = policy.Broker{Address: "b9:7443", Identity: s.key(goneSigner), CA: s.key(forger.Key(t)), Log: s.key(forger.Key(t))}
+		doc.Brokers["b9"] = policy.Broker{Address: "b9:7443", Identity: signtest.Public(goneSigner), CA: signtest.Public(forger.Key(t)), Log: signtest.Public(forger.Key(t))}
 	})
 	s.revise(func(doc *policy.Document) {
 		doc.Brokers = maps.Clone(doc.Brokers)

@@ -6,12 +6,13 @@ import (
 
 	"pim-ssh/broker"
 	"pim-ssh/broker/statement"
+	"pim-ssh/broker/statement/signtest"
 	"pim-ssh/packaging/lab/forger"
 )
 
 func TestOneKeyFilesOnlySoMuch(t *testing.T) {
 	s := newStage(t, nil, nil)
-	mallory, alice := s.key(s.world.People["mallory"]), s.key(s.world.People["alice"])
+	mallory, alice := signtest.Public(s.world.People["mallory"]), signtest.Public(s.world.People["alice"])
 	var p pace
 	now := forger.Now()
 	for i := range paceBurst {
@@ -62,7 +63,7 @@ func TestOneKeyFilesOnlySoMuch(t *testing.T) {
 // brokers can remember no more keys.
 func TestThreatStrangersKeysResetNobodysShare(t *testing.T) {
 	s := newStage(t, nil, nil)
-	mallory := s.key(s.world.People["mallory"])
+	mallory := signtest.Public(s.world.People["mallory"])
 	s.server.pace.left = map[statement.Key]share{mallory: {0, forger.Now() + 60}}
 	for i := range paceKeys {
 		s.server.pace.left[statement.Key(fmt.Sprint(i))] = share{1, forger.Now()}

@@ -1,12 +1,11 @@
 package edge
 
 import (
+	"io"
 	"maps"
 	"net/http"
 	"slices"
 	"strconv"
-
-	"github.com/go-json-experiment/json"
 
 	"pim-ssh/broker"
 	"pim-ssh/broker/api"
@@ -31,18 +30,14 @@ func (s *Server) read(answer func(asking) (any, error)) handler {
 			return nil, err
 		}
 		var body any
-		viewErr := s.cluster.View(r.Context(), func(state *broker.State) {
+		err = s.view(r.Context(), func(state *broker.State) error {
 			now := s.now()
-			person, refused := shown.person(state.Chain(), now, now)
-			if refused != nil {
-				err = refused
-				return
+			person, err := shown.person(state.Chain(), now, now)
+			if err == nil {
+				body, err = answer(asking{state, state.Chain().Current(), now, person, r})
 			}
-			body, err = answer(asking{state, state.Chain().Current(), now, person, r})
+			return err
 		})
-		if viewErr != nil {
-			return nil, viewErr
-		}
 		return body, err
 	}
 }
@@ -60,21 +55,24 @@ func (s *Server) policy(w http.ResponseWriter, r *http.Request) (any, error) {
 	if err := s.cluster.View(r.Context(), func(state *broker.State) { proofs = state.Chain().Proofs() }); err != nil {
 		return nil, err
 	}
-	s.note(r, writePolicies(w, proofs[min(after, uint64(len(proofs))):]))
+	s.note(r, s.writePolicies(w, proofs[min(after, uint64(len(proofs))):]))
 	return nil, nil
 }
 
 // writePolicies writes api.Policies one revision at a time: strangers may ask for all there ever were, and read slowly.
-func writePolicies(w http.ResponseWriter, proofs []statement.Proof) error {
+func (s *Server) writePolicies(w http.ResponseWriter, proofs []statement.Proof) error {
 	w.Header().Set("Content-Type", "application/json")
 	w.Header().Set("Cache-Control", "no-store")
 	before := `{"policies":[`
 	for _, proof := range proofs {
-		encoded, err := json.Marshal(proof, json.Deterministic(true))
+		encoded, err := s.spelled.policy(proof)
 		if err != nil {
 			return err
 		}
-		if _, err := w.Write(append([]byte(before), encoded...)); err != nil {
+		if _, err := io.WriteString(w, before); err != nil {
+			return err
+		}
+		if _, err := w.Write(encoded); err != nil {
 			return err
 		}
 		before = ","

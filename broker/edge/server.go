@@ -1,6 +1,7 @@
 package edge
 
 import (
+	"cmp"
 	"context"
 	"io"
 	"log/slog"
@@ -88,6 +89,7 @@ type Server struct {
 	rubbish  atomic.Uint64
 	watchers watchers
 	recent   recent
+	spelled  spelled
 	pace     pace // of people's and hosts' keys
 	strange  pace // of all others: whoever makes keys shares with those who do, and with nobody else
 	seen     sightings
@@ -137,6 +139,13 @@ func (s *Server) handlers() map[api.RouteName]handler {
 		api.RoutePeerSum:    s.peerSum,
 		api.RoutePeerStatus: s.peerStatus,
 	}
+}
+
+// view has the state looked at, and returns why it could not be or what ask refuses.
+func (s *Server) view(ctx context.Context, ask func(*broker.State) error) error {
+	var refused error
+	err := s.cluster.View(ctx, func(state *broker.State) { refused = ask(state) })
+	return cmp.Or(err, refused)
 }
 
 // Rubbish returns how many bodies and headers were no well-signed statement. They are counted and leave nothing else.

@@ -106,15 +106,13 @@ func (s *Server) propose(ctx context.Context, proof statement.Proof, command bro
 
 // mayBeStewards refuses a large policy before its signatures are looked at, when they are more than stewards could make.
 func (s *Server) mayBeStewards(ctx context.Context, proof statement.Proof) error {
-	stewards := 0
-	if err := s.cluster.View(ctx, func(state *broker.State) { stewards = len(state.Chain().Current().Stewards.People) }); err != nil {
-		return err
-	}
-	if len(proof.Signatures) > stewards {
+	return s.view(ctx, func(state *broker.State) error {
+		if len(proof.Signatures) <= len(state.Chain().Current().Stewards.People) {
+			return nil
+		}
 		s.rubbish.Add(1)
 		return broker.Refuse(broker.Denied, "pim-ssh policy sign", "it bears more signatures than there are stewards")
-	}
-	return nil
+	})
 }
 
 // signer is the key that made a proof's first signature, which holds.

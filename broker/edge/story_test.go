@@ -10,6 +10,7 @@ import (
 
 	"pim-ssh/broker"
 	"pim-ssh/broker/statement"
+	"pim-ssh/broker/statement/signtest"
 	"pim-ssh/certs"
 	"pim-ssh/packaging/lab/forger"
 )
@@ -53,13 +54,13 @@ func TestTheStoryFromRequestToCertificate(t *testing.T) {
 	}
 	cert, err := certs.Parse([]byte(one.Certificate))
 	s.must(err)
-	s.must(certs.Check(cert, certs.Want{Principal: grant.ID.Stem().Principal(), Keys: []statement.Key{s.key(laptop)}, From: grant.From, Until: grant.Until,
+	s.must(certs.Check(cert, certs.Want{Principal: grant.ID.Stem().Principal(), Keys: []statement.Key{signtest.Public(laptop)}, From: grant.From, Until: grant.Until,
 		CAs: s.world.Chain.Current().CAKeys()}, forger.Now()))
 
 	said := sshKeygenSays(t, one.Certificate)
 	for _, want := range []string{
 		"user certificate", "Serial: " + strconv.FormatUint(one.Serial, 10), grant.ID.Stem().Principal(), "permit-pty", "Critical Options: (none)",
-		`Key ID: "alice:` + string(grant.ID) + `"`, "Signing CA: ED25519 " + s.key(s.world.CA).Fingerprint(),
+		`Key ID: "alice:` + string(grant.ID) + `"`, "Signing CA: ED25519 " + signtest.Public(s.world.CA).Fingerprint(),
 	} {
 		if !strings.Contains(said, want) {
 			t.Errorf("ssh-keygen does not say %q:\n%s", want, said)
@@ -86,12 +87,12 @@ func TestCertificatesAreForTheHolderOfALiveGrantOnly(t *testing.T) {
 	second := forger.Key(t)
 	for thief, kind := range map[statement.Person]broker.Kind{"bob": broker.Denied, "mallory": broker.Missing} {
 		head := s.world.Head(statement.KindCertificate, thief)
-		s.refused(s.world.Sign(statement.Certificate{Head: head, Grant: string(grant), Key: s.key(second)}, thief), kind)
+		s.refused(s.world.Sign(statement.Certificate{Head: head, Grant: string(grant), Key: signtest.Public(second)}, thief), kind)
 	}
-	more := s.submit(s.world.Sign(statement.Certificate{Head: s.world.Head(statement.KindCertificate, "alice"), Grant: string(grant), Key: s.key(second)}, "alice"))
+	more := s.submit(s.world.Sign(statement.Certificate{Head: s.world.Head(statement.KindCertificate, "alice"), Grant: string(grant), Key: signtest.Public(second)}, "alice"))
 	view, err := s.as("alice").Grant(t.Context(), string(grant))
 	s.must(err)
-	if len(view.Certificates) != 2 || view.Certificates[1].Serial != more.Index || view.Certificates[1].Key != s.key(second) {
+	if len(view.Certificates) != 2 || view.Certificates[1].Serial != more.Index || view.Certificates[1].Key != signtest.Public(second) {
 		t.Errorf("after one more: %+v, want serial %d", view.Certificates, more.Index)
 	}
 	s.submit(s.end("alice", grant, statement.Return))

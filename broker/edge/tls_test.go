@@ -11,6 +11,7 @@ import (
 	"pim-ssh/broker/api"
 	"pim-ssh/broker/policy"
 	"pim-ssh/broker/statement"
+	"pim-ssh/broker/statement/signtest"
 	"pim-ssh/packaging/lab/forger"
 )
 
@@ -18,7 +19,7 @@ func TestAClientRefusesABrokerWhoseKeyThePolicyDoesNotList(t *testing.T) {
 	s := newStage(t, nil, nil)
 	doc := *s.world.Chain.Current()
 	b1 := doc.Brokers["b1"]
-	b1.Identity = s.key(forger.Key(t))
+	b1.Identity = signtest.Public(forger.Key(t))
 	doc.Brokers = map[statement.BrokerName]policy.Broker{"b1": b1}
 	client := s.client(api.Config{Policy: &doc, Reader: s.reader("alice")})
 	if who, err := client.Whoami(t.Context()); broker.KindOf(err) != broker.Unavailable {

@@ -1,17 +1,15 @@
 package edge
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"net/http"
 	"sync"
 	"time"
 
-	"github.com/go-json-experiment/json"
-
 	"pim-ssh/broker"
 	"pim-ssh/broker/api"
+	"pim-ssh/broker/statement"
 )
 
 // What one stream may cost. A stream holds no queue: it reads the event log at its own pace, so a slow reader costs one
@@ -153,25 +151,28 @@ type stream struct {
 	out     http.ResponseWriter
 	control *http.ResponseController
 	next    uint64 // index of the first event that is not said yet
+	last    look
+	said    look // the newest one of which everything has been said
 }
 
 // authorise finds out whether the reader may read, where the stream begins and with what. Errors before the first byte
 // are the caller's to answer.
-func (st *stream) authorise(ctx context.Context, after uint64, given bool) (opening []api.Frame, refused error) {
-	err := st.server.cluster.View(ctx, func(state *broker.State) {
-		if refused = st.who.permit(state); refused != nil {
-			return
+func (st *stream) authorise(ctx context.Context, after uint64, given bool) (opening []api.Frame, err error) {
+	err = st.server.view(ctx, func(state *broker.State) error {
+		if err := st.who.permit(state); err != nil {
+			return err
 		}
 		if given && after < state.Index() {
 			st.next, opening = after+1, st.who.preface(state)
-			return
+			return nil
 		}
 		opening = st.who.opening(state)
 		if opening != nil {
 			st.next = state.Index()
 		}
+		return nil
 	})
-	return opening, cmp.Or(err, refused)
+	return opening, err
 }
 
 // start says 200 and the opening frames.
@@ -189,26 +190,24 @@ func (st *stream) start(opening []api.Frame) error {
 func (st *stream) follow(ctx context.Context) error {
 	beats := time.NewTicker(api.BeatEvery * time.Second)
 	defer beats.Stop()
-	beat := true
+	due := st.last.number + 1 // a beat is due that speaks of this look or a later one; 0: none
 	for {
 		grown, more, err := st.step(ctx)
-		if err != nil {
+		switch {
+		case err != nil:
 			return err
-		}
-		if more {
+		case more || st.said.number < due:
 			continue
-		}
-		if beat {
-			err = st.beat()
-		}
-		if err != nil {
-			return err
+		case due != 0:
+			if err := st.beat(); err != nil {
+				return err
+			}
+			due = 0
 		}
 		select {
 		case <-grown:
-			beat = false
 		case <-beats.C:
-			beat = true
+			due = st.last.number + 1
 		case <-ctx.Done():
 			return nil
 		case <-st.server.stopping:
@@ -217,8 +216,15 @@ func (st *stream) follow(ctx context.Context) error {
 	}
 }
 
+// look is the how-manieth time that a stream looked at the state, when that began, and how many events the state held.
+type look struct {
+	number, events uint64
+	at             statement.Time
+}
+
 // step says one batch, and reports whether there may be more at once.
 func (st *stream) step(ctx context.Context) (grown <-chan struct{}, more bool, err error) {
+	now := look{number: st.last.number + 1, at: st.server.now()}
 	leaves, grown, err := st.server.cluster.Events(st.next, batch)
 	if err != nil {
 		return nil, false, err
@@ -229,32 +235,42 @@ func (st *stream) step(ctx context.Context) (grown <-chan struct{}, more bool, e
 			return nil, false, err
 		}
 	}
-	frames, err := st.say(ctx, events)
+	frames, err := st.say(ctx, events, &now)
 	if errors.Is(err, errRecall) {
 		if err = st.who.recall(ctx); err == nil {
-			frames, err = st.say(ctx, events)
+			frames, err = st.say(ctx, events, &now)
 		}
 	}
 	if err != nil {
 		return nil, false, err
 	}
 	st.next += uint64(len(events))
+	for _, l := range []look{st.last, now} { // the events were read before the look, and may be fewer than it held
+		if st.next >= l.events {
+			st.said = l
+		}
+	}
+	st.last = now
 	return grown, len(events) == batch, st.write(frames)
 }
 
 // say has the reader, who must still be allowed to read, turn events into frames.
-func (st *stream) say(ctx context.Context, events []broker.Event) (frames []api.Frame, refused error) {
-	err := st.server.cluster.View(ctx, func(state *broker.State) {
-		if refused = st.who.permit(state); refused == nil {
-			frames, refused = st.who.frames(state, events)
+func (st *stream) say(ctx context.Context, events []broker.Event, now *look) (frames []api.Frame, err error) {
+	err = st.server.view(ctx, func(state *broker.State) error {
+		now.events = state.Index()
+		err := st.who.permit(state)
+		if err == nil {
+			frames, err = st.who.frames(state, events)
 		}
+		return err
 	})
-	return frames, cmp.Or(err, refused)
+	return frames, err
 }
 
-// beat says how far the stream has come. Before the first event there is nothing to come from.
+// beat says how far the stream has come, and that this was everything at a time. Before the first event there is nothing to
+// come from.
 func (st *stream) beat() error {
-	frame := api.Frame{Beat: st.server.now()}
+	frame := api.Frame{Beat: st.said.at}
 	if _, isHost := st.who.(*hostReader); isHost {
 		frame.Checkpoint = st.server.headline()
 	}
@@ -269,14 +285,14 @@ func indexed(index uint64) *uint64 { return &index }
 // write sends frames, each a line. A reader that does not take them in time is cut.
 func (st *stream) write(frames []api.Frame) error {
 	for _, frame := range frames {
-		line, err := json.Marshal(frame)
+		line, err := st.server.spelled.frame(frame)
 		if err != nil {
 			return err
 		}
 		if err := st.control.SetWriteDeadline(time.Now().Add(st.server.patience)); err != nil {
 			return err
 		}
-		if _, err := st.out.Write(append(line, '\n')); err != nil {
+		if _, err := st.out.Write(line); err != nil {
 			return errGone
 		}
 	}

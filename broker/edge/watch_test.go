@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -17,6 +18,7 @@ import (
 	"pim-ssh/broker/api"
 	"pim-ssh/broker/policy"
 	"pim-ssh/broker/statement"
+	"pim-ssh/broker/statement/signtest"
 	"pim-ssh/packaging/lab/forger"
 )
 
@@ -176,11 +178,11 @@ func TestAWatchEndsWithTheRightToIt(t *testing.T) {
 	if frame, err := stream.Next(); err != nil || frame.Beat == 0 {
 		t.Fatalf("%+v, %v", frame, err)
 	}
-	hers := s.key(s.world.People["erin"])
+	hers := signtest.Public(s.world.People["erin"])
 	s.world.People["erin"] = forger.Key(t)
 	s.revise(func(d *policy.Document) {
 		entry := d.People["erin"]
-		entry.Keys = []statement.Key{s.key(s.world.People["erin"])}
+		entry.Keys = []statement.Key{signtest.Public(s.world.People["erin"])}
 		d.People["erin"] = entry
 	})
 	if frame, err := stream.Next(); err == nil {
@@ -298,5 +300,66 @@ func TestThreatAStrangerTakesNobodysStreams(t *testing.T) {
 	}
 	if taken != 0 {
 		t.Errorf("%d places were taken meanwhile", taken)
+	}
+}
+
+// TestABeatIsNoNewerThanWhatWasSeen stops the broker for a minute right after it has looked at the state, as SIGSTOP may: the beat
+// that follows must not call that look fresh.
+func TestABeatIsNoNewerThanWhatWasSeen(t *testing.T) {
+	var frozen atomic.Int64
+	s := newStage(t, nil, func(server *Server, _ *Front) {
+		server.now = func() statement.Time { return forger.Now() + statement.Time(frozen.Load()) }
+		server.cluster = spied{server.cluster, func() { frozen.Add(60) }}
+	})
+	before := forger.Now() + statement.Time(frozen.Load())
+	stream, err := s.host("db1").Watch(t.Context(), nil)
+	s.must(err)
+	defer stream.Close()
+	for {
+		frame, err := stream.Next()
+		s.must(err)
+		if frame.Beat == 0 {
+			continue
+		}
+		// One look to let the host in, and a second one for the beat, which began after the first.
+		if newest := before + 60 + 5; frame.Beat > newest {
+			t.Errorf("the beat says %s, %d s after what it speaks of was seen", frame.Beat, frame.Beat-newest)
+		}
+		return
+	}
+}
+
+// late shows fewer events than the state holds for a while, as a broker does that is catching up.
+type late struct {
+	Cluster
+	hides atomic.Int32 // how often still
+}
+
+func (c *late) Events(index uint64, limit int) ([][]byte, <-chan struct{}, error) {
+	if c.hides.Add(-1) >= 0 {
+		grown := make(chan struct{})
+		close(grown)
+		return nil, grown, nil
+	}
+	return c.Cluster.Events(index, limit)
+}
+
+// TestABeatFollowsWhatWasAcknowledged watches at a broker that is catching up: its beat would tell the host that nothing has ended.
+func TestABeatFollowsWhatWasAcknowledged(t *testing.T) {
+	behind := &late{}
+	s := newStage(t, nil, func(server *Server, _ *Front) {
+		behind.Cluster, server.cluster = server.cluster, behind
+	})
+	grant := s.granted("alice", "web-deploy", "web1", s.world.People["alice"])
+	before := s.index() - 1
+	s.submit(s.world.Sign(statement.End{Head: s.world.Head(statement.KindEnd, "dave"), Grant: string(grant), How: statement.Revoke}, "dave"))
+	behind.hides.Store(3)
+	stream, err := s.host("web1").Watch(t.Context(), &before)
+	s.must(err)
+	defer stream.Close()
+	frame, err := stream.Next()
+	s.must(err)
+	if frame.Ended == nil {
+		t.Errorf("the revocation was acknowledged, and the host hears first: %+v", frame)
 	}
 }

@@ -6,10 +6,9 @@ import (
 	"log/slog"
 	"testing"
 
-	"golang.org/x/crypto/ssh"
-
 	"pim-ssh/broker"
 	"pim-ssh/broker/statement"
+	"pim-ssh/broker/statement/signtest"
 	"pim-ssh/cluster"
 	"pim-ssh/packaging/lab/forger"
 )
@@ -72,19 +71,12 @@ func TestTheSweepRecordsWhatTimeEndedAndNothingElse(t *testing.T) {
 func enrolment(t *testing.T, world *forger.World) statement.Proof {
 	t.Helper()
 	once, identity := forger.Key(t), forger.Key(t)
-	key := func(s ssh.Signer) statement.Key {
-		k, err := statement.KeyOf(s.PublicKey())
-		if err != nil {
-			t.Fatal(err)
-		}
-		return k
-	}
 	token := world.Sign(statement.HostToken{Head: world.Head(statement.KindHostToken, "dave"), Name: "db1", Labels: map[string]string{"tier": "db"},
-		Addresses: []string{"db1"}, Key: key(once), Expires: forger.Now() + 3600}, "dave")
+		Addresses: []string{"db1"}, Key: signtest.Public(once), Expires: forger.Now() + 3600}, "dave")
 	head := world.Head(statement.KindEnrolment, "")
 	head.Host = "db1"
-	proof, err := statement.Sign(statement.Enrolment{Head: head, Token: token, MachineID: statement.HashOf([]byte("db1")), Identity: key(identity),
-		HostKeys: []statement.Key{key(identity)}}, once, identity)
+	proof, err := statement.Sign(statement.Enrolment{Head: head, Token: token, MachineID: statement.HashOf([]byte("db1")), Identity: signtest.Public(identity),
+		HostKeys: []statement.Key{signtest.Public(identity)}}, once, identity)
 	if err != nil {
 		t.Fatal(err)
 	}

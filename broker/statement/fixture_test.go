@@ -35,15 +35,6 @@ func hostHead(kind statement.Kind) statement.Head {
 	return h
 }
 
-func key(t testing.TB, s ssh.Signer) statement.Key {
-	t.Helper()
-	k, err := statement.KeyOf(s.PublicKey())
-	if err != nil {
-		t.Fatal(err)
-	}
-	return k
-}
-
 func sign(t testing.TB, b statement.Body, signers ...ssh.Signer) statement.Proof {
 	t.Helper()
 	p, err := statement.Sign(b, signers...)
@@ -60,35 +51,35 @@ func request() statement.Request {
 	}
 }
 
-func token(t testing.TB) statement.HostToken {
+func token() statement.HostToken {
 	return statement.HostToken{
 		Head: head(statement.KindHostToken), Name: "db1", Labels: map[string]string{"tier": "db", "site": "Bern-1"},
-		Addresses: []string{"10.0.0.1", "[fd00::1]:2222", "db1"}, Key: key(t, signtest.Ed25519("token")), Expires: day.Add(900),
+		Addresses: []string{"10.0.0.1", "[fd00::1]:2222", "db1"}, Key: signtest.Public(signtest.Ed25519("token")), Expires: day.Add(900),
 	}
 }
 
 func enrolment(t testing.TB) statement.Enrolment {
 	return statement.Enrolment{
-		Head: hostHead(statement.KindEnrolment), Token: sign(t, token(t), signtest.Ed25519("alice")),
-		MachineID: statement.HashOf([]byte("machine")), Identity: key(t, signtest.Ed25519("db1")),
-		HostKeys: []statement.Key{key(t, signtest.ECDSA("db1")), key(t, signtest.Ed25519("db1 ssh"))},
+		Head: hostHead(statement.KindEnrolment), Token: sign(t, token(), signtest.Ed25519("alice")),
+		MachineID: statement.HashOf([]byte("machine")), Identity: signtest.Public(signtest.Ed25519("db1")),
+		HostKeys: []statement.Key{signtest.Public(signtest.ECDSA("db1")), signtest.Public(signtest.Ed25519("db1 ssh"))},
 	}
 }
 
 // bodies returns one body of every kind but policy.
 func bodies(t testing.TB) []statement.Body {
 	full := request()
-	full.Ticket, full.At, full.Keys = "INC-42", day.Add(600), []statement.Key{key(t, signtest.Ed25519("laptop"))}
+	full.Ticket, full.At, full.Keys = "INC-42", day.Add(600), []statement.Key{signtest.Public(signtest.Ed25519("laptop"))}
 	return []statement.Body{
 		full,
 		statement.Decision{Head: head(statement.KindDecision), Request: statement.HashOf([]byte("request")),
 			Verdict: statement.Approve, Reason: "ok", Hosts: []statement.HostName{"db1"}, Duration: 1800},
-		statement.Certificate{Head: head(statement.KindCertificate), Grant: grantID, Key: key(t, signtest.Ed25519("laptop"))},
+		statement.Certificate{Head: head(statement.KindCertificate), Grant: grantID, Key: signtest.Public(signtest.Ed25519("laptop"))},
 		statement.End{Head: head(statement.KindEnd), Grant: grantID, How: statement.Revoke, Reason: "stolen laptop"},
-		statement.Session{Head: head(statement.KindSession), Key: key(t, signtest.Ed25519("session")), Until: day.Add(12 * 3600)},
+		statement.Session{Head: head(statement.KindSession), Key: signtest.Public(signtest.Ed25519("session")), Until: day.Add(12 * 3600)},
 		statement.Read{Head: head(statement.KindRead), Method: "GET", PathAndQuery: "/v1/watch?after=7",
 			BodySHA256: statement.HashOf(nil)},
-		token(t),
+		token(),
 		enrolment(t),
 		statement.Report{Head: hostHead(statement.KindReport), Sequence: 1, What: statement.SessionOpened, Grant: grantID,
 			Session: "c1", Service: "sshd", Account: "postgres", At: day, Why: "granted"},

@@ -63,9 +63,9 @@ func weakSigners(t testing.TB) map[string]ssh.Signer {
 }
 
 func TestWrongKeyIsRefused(t *testing.T) {
-	good := string(key(t, signtest.Ed25519("alice")))
+	good := string(signtest.Public(signtest.Ed25519("alice")))
 	kind, text, _ := strings.Cut(good, " ")
-	padded := string(key(t, signtest.ECDSA("alice")))
+	padded := string(signtest.Public(signtest.ECDSA("alice")))
 	if !strings.HasSuffix(padded, "=") {
 		t.Fatal("want a key whose base64 is padded")
 	}
@@ -126,7 +126,7 @@ func TestWrongKeyIsRefused(t *testing.T) {
 
 func TestKeyGoesThereAndBack(t *testing.T) {
 	for name, signer := range signtest.Every("alice") {
-		k := key(t, signer)
+		k := signtest.Public(signer)
 		again, err := statement.ParseKey(string(k))
 		if err != nil || again != k || !slices.Equal(k.Public().Marshal(), signer.PublicKey().Marshal()) {
 			t.Errorf("%s: %q became %q: %v", name, k, again, err)

@@ -23,7 +23,7 @@ func TestSSHKeygenVerifiesEveryKindByEveryKeyType(t *testing.T) {
 				who := signers(kind, signer)
 				p := sign(t, b, who...)
 				for i, blob := range p.Signatures {
-					keygenVerifies(t, kind, p.Payload, blob, key(t, who[i]))
+					keygenVerifies(t, kind, p.Payload, blob, signtest.Public(who[i]))
 				}
 			})
 		}
@@ -33,7 +33,7 @@ func TestSSHKeygenVerifiesEveryKindByEveryKeyType(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			keygenVerifies(t, statement.KindPolicy, payload, p.Signatures[0], key(t, signer))
+			keygenVerifies(t, statement.KindPolicy, payload, p.Signatures[0], signtest.Public(signer))
 		})
 	}
 }
@@ -51,12 +51,12 @@ func TestOpenTakesWhatSSHKeygenSigns(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				blob := keygenSigns(t, socket, key(t, signer), kind.Namespace(), payload)
+				blob := keygenSigns(t, socket, signtest.Public(signer), kind.Namespace(), payload)
 				opened, err := statement.Open(statement.Proof{Payload: payload, Signatures: [][]byte{blob}})
 				if err != nil {
 					t.Fatal(err)
 				}
-				want := statement.Signer{Key: key(t, signer)}
+				want := statement.Signer{Key: signtest.Public(signer)}
 				want.Presence = want.Key.SecurityKey()
 				want.Verified = want.Presence
 				if len(opened.Signers) != 1 || opened.Signers[0] != want {
@@ -69,7 +69,7 @@ func TestOpenTakesWhatSSHKeygenSigns(t *testing.T) {
 
 func TestFingerprintIsSSHKeygens(t *testing.T) {
 	for name, signer := range signtest.Every("alice") {
-		k := key(t, signer)
+		k := signtest.Public(signer)
 		file := write(t, "key.pub", []byte(string(k)+"\n"))
 		out, err := exec.Command("ssh-keygen", "-l", "-f", file).CombinedOutput()
 		if err != nil || !bytes.Contains(out, []byte(" "+k.Fingerprint()+" ")) {
@@ -87,7 +87,7 @@ func TestF23UntouchedSecurityKeyPassesSSHKeygenButNotOpen(t *testing.T) {
 			t.Fatal(err)
 		}
 		blob := forge(t, payload, "request@pim-ssh", "sha512", untouched)
-		keygenVerifies(t, statement.KindRequest, payload, blob, key(t, signer))
+		keygenVerifies(t, statement.KindRequest, payload, blob, signtest.Public(signer))
 		if _, err := statement.Open(statement.Proof{Payload: payload, Signatures: [][]byte{blob}}); err == nil {
 			t.Errorf("%s: opened without presence", signer.PublicKey().Type())
 		}

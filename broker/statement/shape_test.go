@@ -45,7 +45,7 @@ func TestBodyThatBreaksARuleCannotBeSigned(t *testing.T) {
 	for i := range many {
 		many[i] = statement.HostName(strings.Repeat("a", 1+i%50) + strings.Repeat("b", 1+i/50))
 	}
-	rsa := key(t, signtest.RSA(3072))
+	rsa := signtest.Public(signtest.RSA(3072))
 	for name, c := range map[string]struct {
 		body statement.Body
 		want string
@@ -109,17 +109,17 @@ func TestBodyThatBreaksARuleCannotBeSigned(t *testing.T) {
 		"a read of another site":          {edit(find[read](t), func(r *read) { r.PathAndQuery = "http://x/" }), "path_and_query"},
 		"a read with a line break":        {edit(find[read](t), func(r *read) { r.PathAndQuery = "/v1/\r\nx" }), "path_and_query"},
 		"a read by both":                  {edit(find[read](t), func(r *read) { r.Host = "db1" }), "exactly one"},
-		"a token by a host":               {edit(token(t), func(k *tok) { k.Head = hostHead(statement.KindHostToken) }), "want a person"},
-		"a token for no host":             {edit(token(t), func(k *tok) { k.Name = "" }), "name"},
-		"a token with an odd label":       {edit(token(t), func(k *tok) { k.Labels = map[string]string{"Tier": "db"} }), "label"},
-		"a token with an odd value":       {edit(token(t), func(k *tok) { k.Labels = map[string]string{"tier": "a b"} }), "label"},
-		"a token with an empty value":     {edit(token(t), func(k *tok) { k.Labels = map[string]string{"tier": ""} }), "label"},
-		"a token without addresses":       {edit(token(t), func(k *tok) { k.Addresses = nil }), "addresses"},
-		"a token that matches every host": {edit(token(t), func(k *tok) { k.Addresses = []string{"*"} }), "addresses"},
-		"a token with two in one address": {edit(token(t), func(k *tok) { k.Addresses = []string{"a,b"} }), "addresses"},
-		"a token with an option":          {edit(token(t), func(k *tok) { k.Addresses = []string{"-oproxycommand"} }), "addresses"},
-		"a token by an rsa key":           {edit(token(t), func(k *tok) { k.Key = rsa }), "want ssh-ed25519"},
-		"a token expired when made":       {edit(token(t), func(k *tok) { k.Expires = k.Created }), "expires"},
+		"a token by a host":               {edit(token(), func(k *tok) { k.Head = hostHead(statement.KindHostToken) }), "want a person"},
+		"a token for no host":             {edit(token(), func(k *tok) { k.Name = "" }), "name"},
+		"a token with an odd label":       {edit(token(), func(k *tok) { k.Labels = map[string]string{"Tier": "db"} }), "label"},
+		"a token with an odd value":       {edit(token(), func(k *tok) { k.Labels = map[string]string{"tier": "a b"} }), "label"},
+		"a token with an empty value":     {edit(token(), func(k *tok) { k.Labels = map[string]string{"tier": ""} }), "label"},
+		"a token without addresses":       {edit(token(), func(k *tok) { k.Addresses = nil }), "addresses"},
+		"a token that matches every host": {edit(token(), func(k *tok) { k.Addresses = []string{"*"} }), "addresses"},
+		"a token with two in one address": {edit(token(), func(k *tok) { k.Addresses = []string{"a,b"} }), "addresses"},
+		"a token with an option":          {edit(token(), func(k *tok) { k.Addresses = []string{"-oproxycommand"} }), "addresses"},
+		"a token by an rsa key":           {edit(token(), func(k *tok) { k.Key = rsa }), "want ssh-ed25519"},
+		"a token expired when made":       {edit(token(), func(k *tok) { k.Expires = k.Created }), "expires"},
 		"an enrolment by a person":        {edit(enrolment(t), func(e *enr) { e.Head = head(statement.KindEnrolment) }), "want a host"},
 		"an enrolment of no machine":      {edit(enrolment(t), func(e *enr) { e.MachineID = statement.Hash{} }), "machine_id"},
 		"an enrolment without host keys":  {edit(enrolment(t), func(e *enr) { e.HostKeys = nil }), "host_keys"},

@@ -212,7 +212,7 @@ func startAgent(t *testing.T, socket, file string) func() {
 func TestAgentThatIsNoFitPlaceIsRefused(t *testing.T) {
 	weak, ca := signtest.RSA(2048), signtest.Ed25519("ca")
 	socket := signtest.Agent(t, weak)
-	hangsUp := hangUp(t)
+	hangsUp := signtest.Serve(t, func(net.Conn) {})
 	for name, c := range map[string]struct{ place, want string }{
 		"no socket":              {"agent:", "want agent:SOCKET"},
 		"no fingerprint":         {"agent:" + socket, "want agent:SOCKET"},
@@ -228,31 +228,4 @@ func TestAgentThatIsNoFitPlaceIsRefused(t *testing.T) {
 			t.Errorf("%s: %v, want %q", name, err, c.want)
 		}
 	}
-}
-
-func hangUp(t *testing.T) string {
-	t.Helper()
-	dir, err := os.MkdirTemp("", "hangup")
-	if err != nil {
-		t.Fatal(err)
-	}
-	socket := filepath.Join(dir, "sock")
-	listener, err := net.Listen("unix", socket)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		listener.Close()
-		os.RemoveAll(dir)
-	})
-	go func() {
-		for {
-			conn, err := listener.Accept()
-			if err != nil {
-				return
-			}
-			conn.Close()
-		}
-	}()
-	return socket
 }

@@ -1,20 +1,16 @@
 package main
 
 import (
-	"bytes"
 	"cmp"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
 
-	"github.com/goccy/go-yaml"
-
-	"pim-ssh/broker/policy"
 	"pim-ssh/broker/statement"
+	"pim-ssh/cmd/settings"
 )
 
 // Where things lie when nothing else is said.
@@ -54,20 +50,11 @@ func readConfig(named string) (config, error) {
 	if err != nil && (named != "" || !errors.Is(err, fs.ErrNotExist)) {
 		return config{}, err
 	}
-	c, err := parseConfig(path, data)
-	if err != nil {
+	var c config
+	if err := settings.Parse(path, data, keys, &c); err != nil {
 		return config{}, err
 	}
 	return c.complete()
-}
-
-func parseConfig(path string, data []byte) (config, error) {
-	var c config
-	err := yaml.NewDecoder(bytes.NewReader(data), yaml.Strict()).Decode(&c)
-	if err != nil && !errors.Is(err, io.EOF) {
-		return config{}, located(path, err)
-	}
-	return c, nil
 }
 
 // complete fills in the defaults.
@@ -104,17 +91,4 @@ func readName(dir string) (statement.BrokerName, error) {
 		return "", err
 	}
 	return statement.ParseBrokerName(strings.TrimSuffix(string(data), "\n"))
-}
-
-// located puts file:line:column before a YAML error, and what an unknown key may have meant after it.
-func located(path string, err error) error {
-	var at yaml.Error
-	if !errors.As(err, &at) || at.GetToken() == nil {
-		return fmt.Errorf("%s: %w", path, err)
-	}
-	p, meant := at.GetToken().Position, ""
-	if near, found := policy.Nearest(at.GetToken().Value, keys); found {
-		meant = fmt.Sprintf(": did you mean %q?", near)
-	}
-	return fmt.Errorf("%s:%d:%d: %s%s", path, p.Line, p.Column, at.GetMessage(), meant)
 }

@@ -16,6 +16,7 @@ import (
 
 	"pim-ssh/broker"
 	"pim-ssh/broker/statement"
+	"pim-ssh/broker/statement/signtest"
 	"pim-ssh/packaging/lab/forger"
 )
 
@@ -163,7 +164,7 @@ func (b *brim) opensNothing() {
 	for what, p := range map[string]statement.Proof{
 		"a request":     b.ask("erin"),
 		"an approval":   b.world.Approve("carol", b.pending[1], nil),
-		"a certificate": b.world.Sign(statement.Certificate{Head: b.world.Head(statement.KindCertificate, "erin"), Grant: string(grant), Key: keyOf(b.t, forger.Key(b.t))}, "erin"),
+		"a certificate": b.world.Sign(statement.Certificate{Head: b.world.Head(statement.KindCertificate, "erin"), Grant: string(grant), Key: signtest.Public(forger.Key(b.t))}, "erin"),
 	} {
 		if !b.refused(p) {
 			b.t.Errorf("%s is taken", what)

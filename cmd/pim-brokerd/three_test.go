@@ -9,21 +9,10 @@ import (
 	"testing"
 	"time"
 
-	"golang.org/x/crypto/ssh"
-
 	"pim-ssh/broker"
 	"pim-ssh/broker/api"
 	"pim-ssh/broker/statement"
 )
-
-func keyOf(t *testing.T, signer ssh.Signer) statement.Key {
-	t.Helper()
-	key, err := statement.KeyOf(signer.PublicKey())
-	if err != nil {
-		t.Fatal(err)
-	}
-	return key
-}
 
 // TestAnyBrokerTakesAWriteAndEveryBrokerShowsIt files at each broker and reads it at once from each: a read never shows
 // less than what was acknowledged before it.
@@ -206,6 +195,26 @@ func TestALeaderThatWasFrozenAnswersNothingOld(t *testing.T) {
 	r.signal(leader, syscall.SIGCONT)
 	if _, err := r.at(leader, "alice").Grant(t.Context(), string(*answer.Grant)); err != nil && broker.KindOf(err) != broker.Unavailable {
 		t.Errorf("the old leader does not know what was acknowledged: %v", err)
+	}
+}
+
+// TestAWritePassedToAFrozenLeaderReachesTheNext freezes the leader and files at another broker, which takes it for the leader still.
+func TestAWritePassedToAFrozenLeaderReachesTheNext(t *testing.T) {
+	r := newTrio(t)
+	at := r.follower()
+	client := r.at(at, "alice")
+	leader := r.leader()
+	r.signal(leader, syscall.SIGSTOP)
+	begun := time.Now()
+	answer, err := client.Submit(t.Context(), r.ask("alice"))
+	took := time.Since(begun)
+	r.signal(leader, syscall.SIGCONT)
+	r.must(err)
+	t.Logf("filed at %s while %s was frozen: answered after %s", at, leader, took)
+	for _, from := range r.names {
+		if _, err := r.at(from, "alice").Grant(t.Context(), string(*answer.Grant)); err != nil && broker.KindOf(err) != broker.Unavailable {
+			t.Errorf("%s: %v", from, err)
+		}
 	}
 }
 

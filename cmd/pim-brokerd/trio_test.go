@@ -21,6 +21,7 @@ import (
 	"pim-ssh/broker/api"
 	"pim-ssh/broker/policy"
 	"pim-ssh/broker/statement"
+	"pim-ssh/broker/statement/signtest"
 	"pim-ssh/packaging/lab/forger"
 )
 
@@ -261,11 +262,11 @@ func (r *trio) enrolWeb1() {
 	private, identity := forger.PrivateKey(r.t)
 	r.host = private
 	token := r.world.Sign(statement.HostToken{Head: r.world.Head(statement.KindHostToken, "dave"), Name: "web1", Labels: map[string]string{"tier": "web"},
-		Addresses: []string{"web1"}, Key: keyOf(r.t, once), Expires: forger.Now() + 3600}, "dave")
+		Addresses: []string{"web1"}, Key: signtest.Public(once), Expires: forger.Now() + 3600}, "dave")
 	head := r.world.Head(statement.KindEnrolment, "")
 	head.Host = "web1"
-	proof, err := statement.Sign(statement.Enrolment{Head: head, Token: token, MachineID: statement.HashOf([]byte("web1")), Identity: keyOf(r.t, identity),
-		HostKeys: []statement.Key{keyOf(r.t, identity)}}, once, identity)
+	proof, err := statement.Sign(statement.Enrolment{Head: head, Token: token, MachineID: statement.HashOf([]byte("web1")), Identity: signtest.Public(identity),
+		HostKeys: []statement.Key{signtest.Public(identity)}}, once, identity)
 	r.must(err)
 	r.within(20*time.Second, "the first write", func() bool {
 		_, err = r.as("dave").Submit(r.t.Context(), proof)

@@ -20,7 +20,10 @@ import (
 
 	"pim-ssh/broker"
 	"pim-ssh/broker/api"
+	"pim-ssh/broker/audit"
+	"pim-ssh/broker/audit/refold"
 	"pim-ssh/broker/statement"
+	"pim-ssh/packaging/lab/forger"
 )
 
 const top = "../.."
@@ -35,7 +38,9 @@ func TestRollingUpgrade(t *testing.T) {
 	for _, build := range []string{os.Args[0], older} {
 		for _, name := range r.names {
 			r.replace(name, build)
+			people.goOn(10)
 		}
+		r.audited()
 	}
 	people.leave()
 	r.oneRecord()
@@ -79,7 +84,9 @@ func TestRaisingTheRules(t *testing.T) {
 	r.all["b2"].build = os.Args[0]
 	r.start("b2")
 	r.must(r.caughtUp("b2"))
+	people.goOn(10)
 	people.leave()
+	r.audited()
 	r.oneRecord()
 	r.checkKept(people.kept)
 }
@@ -169,6 +176,27 @@ func (r *trio) oneRecord() {
 	}
 }
 
+// audited has this build decide every broker's record again, and compare the state's digest with the one that the broker's own
+// build signed.
+func (r *trio) audited() {
+	r.t.Helper()
+	chain := r.world.Chain
+	for _, name := range r.names {
+		source := r.at(name, "frank").Record(r.t.Context())
+		var signed audit.Signed
+		r.within(10*time.Second, string(name)+"'s checkpoint", func() bool {
+			text, err := source(audit.PathCheckpoint)
+			if err == nil {
+				signed, err = audit.Open(text, chain.Deployment(), chain.Current().LogKeys())
+			}
+			return err == nil
+		})
+		if _, err := refold.Verify(refold.Record{Source: source, Signed: signed, Pinned: chain, Now: forger.Now()}, nil); err != nil {
+			r.t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
 // crowd are people who go on using a cluster, and who are told of every error.
 type crowd struct {
 	r       *trio
@@ -182,7 +210,7 @@ type crowd struct {
 }
 
 // lapsing is how long the crowd's grants last: longer than a write may wait for the next leader, and short enough to end
-// during a test, so that brokers compare their digests.
+// during a test.
 const lapsing = 8
 
 // crowd begins: alice and erin ask for grants, which lapse; mallory is refused; frank reads.
@@ -252,6 +280,18 @@ func (c *crowd) asks(ctx context.Context, client *api.Client, person statement.P
 		c.kept = append(c.kept, acknowledged{proof, answer})
 	}
 	return err
+}
+
+// goOn waits until so many more statements were acknowledged.
+func (c *crowd) goOn(more int) {
+	c.r.t.Helper()
+	done := func() int {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		return len(c.kept)
+	}
+	most := done() + more
+	c.r.within(20*time.Second, "statements acknowledged", func() bool { return done() >= most || c.r.t.Failed() })
 }
 
 func (c *crowd) leave() {

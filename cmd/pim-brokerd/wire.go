@@ -234,7 +234,11 @@ func (m *member) status(ctx context.Context, node *cluster.Node) {
 	defer look.Stop()
 	said := ""
 	for {
-		if now := statusOf(m.name, node.Leader(), node.Refusals()); now != said {
+		now := statusOf(m.name, node.Leader(), node.Refusals())
+		if node.Low() {
+			now += "; its disk is almost full"
+		}
+		if now != said {
 			said = now
 			_, _ = daemon.SdNotify(false, "STATUS="+now) // nothing depends on it
 		}

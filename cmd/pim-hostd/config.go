@@ -1,17 +1,14 @@
 package main
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 
-	"github.com/goccy/go-yaml"
-
 	"pim-ssh/broker/policy"
 	"pim-ssh/broker/statement"
+	"pim-ssh/cmd/settings"
 	"pim-ssh/pam/enforce"
 )
 
@@ -49,8 +46,8 @@ func readConfig(path string) (config, error) {
 
 func parseConfig(path string, data []byte) (config, error) {
 	var w written
-	if err := yaml.NewDecoder(bytes.NewReader(data), yaml.Strict()).Decode(&w); err != nil && !errors.Is(err, io.EOF) {
-		return config{}, located(path, err)
+	if err := settings.Parse(path, data, keys, &w); err != nil {
+		return config{}, err
 	}
 	c := config{Broker: w.Broker}
 	for i, e := range w.Exempt {
@@ -76,17 +73,4 @@ func parseConfig(path string, data []byte) (config, error) {
 		c.Exempt = append(c.Exempt, exempt)
 	}
 	return c, nil
-}
-
-// located puts file:line:column before a YAML error, and what an unknown key may have meant after it.
-func located(path string, err error) error {
-	var at yaml.Error
-	if !errors.As(err, &at) || at.GetToken() == nil {
-		return fmt.Errorf("%s: %w", path, err)
-	}
-	p, meant := at.GetToken().Position, ""
-	if near, found := policy.Nearest(at.GetToken().Value, keys); found {
-		meant = fmt.Sprintf(": did you mean %q?", near)
-	}
-	return fmt.Errorf("%s:%d:%d: %s%s", path, p.Line, p.Column, at.GetMessage(), meant)
 }

@@ -64,6 +64,12 @@ func (b *book) file(p statement.Proof) {
 	b.t.Helper()
 	command, err := broker.CommandFor(p, b.now())
 	b.must(err)
+	b.take(command)
+}
+
+// take has the rules decide a command.
+func (b *book) take(command broker.Command) {
+	b.t.Helper()
 	decided, err := broker.Decide(b.state, command.Under(b.state))
 	if len(decided.Events) == 0 {
 		b.t.Fatalf("nothing came of it: %v", err)

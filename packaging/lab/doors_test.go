@@ -83,36 +83,43 @@ func onlyWith(option string) string {
 // file and what to do.
 func TestOtherDoors(t *testing.T) {
 	t.Parallel()
-	s := newStage(t, forger.New(t, nil), []string{"db1"})
-	s.root(t, "db1", "ssh-keygen -q -t ed25519 -N '' -f /home/alice/door && chown alice: /home/alice/door*; tar -C / -cf /root/before etc").Want(t, 0)
-	for _, d := range otherDoors {
-		t.Run(d.sentence, func(t *testing.T) { s.otherDoor(t, d) })
+	hosts := []string{"db1", "web1", "h3"} // side by side, each with its share of the doors
+	s := newStage(t, forger.New(t, nil), hosts)
+	for i, host := range hosts {
+		t.Run("on "+host, func(t *testing.T) {
+			t.Parallel()
+			s.root(t, host, "ssh-keygen -q -t ed25519 -N '' -f /home/alice/door && chown alice: /home/alice/door*; tar -C / -cf /root/before etc").Want(t, 0)
+			for j := i; j < len(otherDoors); j += len(hosts) {
+				d := otherDoors[j]
+				t.Run(d.sentence, func(t *testing.T) { s.otherDoor(t, host, d) })
+			}
+			s.root(t, host, "pim-hostd enforce").Want(t, 0)
+		})
 	}
-	s.root(t, "db1", "pim-hostd enforce").Want(t, 0)
 }
 
-func (s *stage) otherDoor(t *testing.T, d otherDoor) {
-	defer s.asBefore(t)
+func (s *stage) otherDoor(t *testing.T, host string, d otherDoor) {
+	defer s.asBefore(t, host)
 	if d.try != "" {
-		s.root(t, "db1", "pim-hostd observe").Want(t, 0)
-		s.plant(t, d)
-		labtest.WaitFor(t, "the door to open on a host that observes", 5*time.Second, func() bool { return s.stands(t, d) })
-		s.asBefore(t)
+		s.root(t, host, "pim-hostd observe").Want(t, 0)
+		s.plant(t, host, d)
+		labtest.WaitFor(t, "the door to open on a host that observes", 5*time.Second, func() bool { return s.stands(t, host, d) })
+		s.asBefore(t, host)
 	}
-	s.plant(t, d)
-	if d.try != "" && s.stands(t, d) {
+	s.plant(t, host, d)
+	if d.try != "" && s.stands(t, host, d) {
 		t.Error("it opens, and nobody was asked")
 	}
 	if len(d.refused) == 0 {
-		s.root(t, "db1", "pim-hostd enforce").Want(t, 0)
-		if s.stands(t, d) {
+		s.root(t, host, "pim-hostd enforce").Want(t, 0)
+		if s.stands(t, host, d) {
 			t.Error("it opens after another enforce")
 		}
 		return
 	}
 	var got labtest.Result
 	labtest.WaitFor(t, "enforce to refuse", 5*time.Second, func() bool {
-		got = s.root(t, "db1", "pim-hostd enforce")
+		got = s.root(t, host, "pim-hostd enforce")
 		return got.Code == 1
 	})
 	for _, want := range d.refused {
@@ -122,22 +129,22 @@ func (s *stage) otherDoor(t *testing.T, d otherDoor) {
 	}
 }
 
-func (s *stage) plant(t *testing.T, d otherDoor) {
+func (s *stage) plant(t *testing.T, host string, d otherDoor) {
 	t.Helper()
-	s.root(t, "db1", "("+d.plant+"); systemctl daemon-reload; systemctl try-reload-or-restart ssh").Want(t, 0)
+	s.root(t, host, "("+d.plant+"); systemctl daemon-reload; systemctl try-reload-or-restart ssh").Want(t, 0)
 }
 
-func (s *stage) stands(t *testing.T, d otherDoor) bool {
+func (s *stage) stands(t *testing.T, host string, d otherDoor) bool {
 	t.Helper()
 	const options = "-o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null -o LogLevel=ERROR -o ConnectTimeout=5 -o IdentityAgent=none"
-	got := s.ExecAs(t, "db1", "alice", "sh", "-c", "P='"+options+" -o PreferredAuthentications=password,keyboard-interactive'; O='-o BatchMode=yes "+options+"'; "+d.try)
+	got := s.ExecAs(t, host, "alice", "sh", "-c", "P='"+options+" -o PreferredAuthentications=password,keyboard-interactive'; O='-o BatchMode=yes "+options+"'; "+d.try)
 	return strings.Contains(got.Out, "uid=")
 }
 
 // asBefore gives the machine back as it was when it enforced, and only that: what enforce says afterwards is the next row's.
-func (s *stage) asBefore(t *testing.T) {
+func (s *stage) asBefore(t *testing.T, host string) {
 	t.Helper()
-	s.root(t, "db1", `systemctl stop other-two 2>/dev/null; rm -rf /etc/ssh /etc/pam.d /etc/sudoers.d /etc/systemd/system/other-two.service /etc/systemd/system/*/other-two.service /etc/sudoers-too ~postgres/.ssh
+	s.root(t, host, `systemctl stop other-two 2>/dev/null; rm -rf /etc/ssh /etc/pam.d /etc/sudoers.d /etc/systemd/system/other-two.service /etc/systemd/system/*/other-two.service /etc/sudoers-too ~postgres/.ssh
 		tar -C / -xpf /root/before && systemctl daemon-reload && systemctl restart ssh && pim-hostd enforce`).Want(t, 0)
 }
 

@@ -19,6 +19,7 @@ const refusesWithin = 2 * time.Second
 // TestElevationInTheSessionSheAlreadyHad: alice's shell was opened before the grant, over plain ssh with no forwarding;
 // her next sudo works in it, and stops when the grant is returned.
 func TestElevationInTheSessionSheAlreadyHad(t *testing.T) {
+	t.Parallel()
 	s := newStage(t, forger.New(t, nil), []string{"db1"})
 	shell := s.Begin(t, "alice", "ssh", "-a", "-tt", "alice@db1")
 	shell.Type(t, "echo ready; tty")

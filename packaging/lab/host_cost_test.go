@@ -4,6 +4,7 @@ package lab
 
 import (
 	"fmt"
+	"math"
 	"strconv"
 	"strings"
 	"testing"
@@ -23,8 +24,8 @@ for ((i = 0; i < n; i++)); do if ((i % 2)); then once pim; permit; else permit; 
 for which in pim permit; do sort -n /run/took.$which | awk '{ t[NR] = $1 } END { print t[int((NR + 1) / 2)], t[int(NR * 0.95)] }'; done
 `
 
-// TestWhatSudoCosts: alternated back-to-back pairs, and starts 150 ms apart, at most 15 ms more. The goal for the ratio of
-// medians is 1.10; on two shared cores it comes out between 1.08 and 1.19, and the bound here is where something broke.
+// TestWhatSudoCosts: alternated back-to-back pairs, ratio of medians at most 1.10, and starts 150 ms apart, at most 15 ms more.
+// The machine may be shared: a run of pairs that is over the bound is measured again, three times in all, and the best counts.
 func TestWhatSudoCosts(t *testing.T) {
 	s := newStage(t, forger.New(t, nil), []string{"db1"})
 	s.opened(t, "db1", s.feed(t, "db1", s.w.Granted("alice", "db-admin", "db1", 3600, newKey(t), "bob")))
@@ -44,8 +45,13 @@ func TestWhatSudoCosts(t *testing.T) {
 			figures[2], figures[3], figures[0]/figures[2])
 		return figures[0], figures[2]
 	}
-	if pim, permit := measure(300, "0"); pim > 1.30*permit {
-		t.Errorf("back to back: %.2f ms against %.2f ms", pim, permit)
+	best := math.Inf(1)
+	for run := 0; run < 3 && best > 1.10; run++ {
+		pim, permit := measure(300, "0")
+		best = min(best, pim/permit)
+	}
+	if best > 1.10 {
+		t.Errorf("back to back: at best %.3f times what it costs with pam_permit", best)
 	}
 	if pim, permit := measure(40, "0.15"); pim > permit+15 {
 		t.Errorf("150 ms apart: %.2f ms against %.2f ms", pim, permit)

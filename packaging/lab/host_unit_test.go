@@ -32,6 +32,7 @@ func (s *stage) show(t *testing.T, unit string, properties ...string) string {
 // TestF24UnitAndReaper: what systemd itself says about a grant's unit and its reaper is what the mechanism needs, and stays
 // so over daemon-reload, daemon-reexec and a restart of the agent.
 func TestF24UnitAndReaper(t *testing.T) {
+	t.Parallel()
 	s := newStage(t, forger.New(t, nil), []string{"db1"})
 	d := s.w.Granted("alice", "db-admin", "db1", 600, newKey(t), "bob")
 	grant, err := broker.Prove(s.w.Chain, d)
@@ -153,6 +154,7 @@ func TestAnAgentThatWasDownAcrossTheEnd(t *testing.T) {
 
 // TestADropInThatWeakensTheUnit keeps the grant shut: unit and reaper are read back before anything may start.
 func TestADropInThatWeakensTheUnit(t *testing.T) {
+	t.Parallel()
 	s := newStage(t, forger.New(t, nil), []string{"db1"})
 	s.Put(t, "db1", "/etc/systemd/system/service.d/weak.conf", 0o644, []byte("[Service]\nKillMode=process\n"))
 	s.root(t, "db1", "systemctl daemon-reload").Want(t, 0)
@@ -166,6 +168,7 @@ func TestADropInThatWeakensTheUnit(t *testing.T) {
 
 // TestOneAgentOnly: a second one exits, and the first goes on.
 func TestOneAgentOnly(t *testing.T) {
+	t.Parallel()
 	s := newStage(t, forger.New(t, nil), []string{"db1"})
 	second := s.root(t, "db1", "pim-hostd run")
 	if second.Code != 1 || !strings.Contains(second.Err, "another pim-hostd runs") {

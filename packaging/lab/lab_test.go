@@ -16,6 +16,7 @@ import (
 )
 
 func TestLabVerbs(t *testing.T) {
+	t.Parallel()
 	l := labtest.Up(t, "--bare", "--hosts", "3")
 
 	t.Run("a command's output, exit code, arguments and input are its own", func(t *testing.T) {
@@ -82,6 +83,26 @@ func TestLabVerbs(t *testing.T) {
 		l.As(t, "alice", "ssh", "alice@web1", "true").Want(t, 0)
 		l.Heal(t, "db1")
 		l.As(t, "alice", ssh...).Want(t, 0)
+	})
+
+	t.Run("cut --to loses what goes one way, between those two alone", func(t *testing.T) {
+		listener := l.BeginLab(t, "exec", "db1", "--", "perl", "-MSocket", "-e", `socket(S, PF_INET, SOCK_DGRAM, 0); bind(S, sockaddr_in(999, INADDR_ANY)); $| = 1;
+			print "listens\n"; while (recv(S, $m, 99, 0)) { print $m }`)
+		listener.Expect(t, "listens", 10*time.Second)
+		say := func(machine, word string) {
+			l.Exec(t, machine, "perl", "-MSocket", "-e", `socket(S, PF_INET, SOCK_DGRAM, 0); send(S, "$ARGV[0]\n", 0, sockaddr_in(999, inet_aton("db1")))`, word).Want(t, 0)
+		}
+		l.CutTo(t, "web1", "db1")
+		say("web1", "lost")
+		say("h3", "from h3")
+		listener.Expect(t, "from h3", 10*time.Second)
+		l.As(t, "alice", "ssh", "alice@web1", "true").Want(t, 0)
+		l.Heal(t, "web1")
+		say("web1", "from web1")
+		listener.Expect(t, "from web1", 10*time.Second)
+		if said := listener.Output(); strings.Contains(said, "lost") {
+			t.Errorf("db1 heard %q", said)
+		}
 	})
 
 	t.Run("a machine that lost its power keeps its disk and comes back", func(t *testing.T) {

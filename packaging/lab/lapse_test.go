@@ -61,6 +61,7 @@ var shapes = []shape{
 // cut; after the end nothing starts and nothing lives. It runs on an ordinary machine, on one whose logind was dead before
 // anybody logged in, and on a cgroup-hybrid one, all with no broker anywhere.
 func TestDeadSystemLapse(t *testing.T) {
+	t.Parallel()
 	s := newStage(t, forger.New(t, nil), []string{"db1", "web1", "h3"}, "--hybrid", "h3")
 	for sentence, host := range map[string]string{"an ordinary machine": "db1", "logind dead before login": "web1", "a cgroup-hybrid machine": "h3"} {
 		t.Run(sentence, func(t *testing.T) {

@@ -50,8 +50,13 @@ link() { # MACHINE up|down
   within ip link set "vb-$1" "$2"
 }
 
-verb_cut() {
+verb_cut() { # MACHINE [--to MACHINE]
   need_machine "${1:-}"
+  if [ "${2:-}" = --to ]; then
+    need_machine "${3:-}"
+    mislead "$1" "$(address_of "$3")"
+    return
+  fi
   touch "$STATE/machines/$1/cut"
   link "$1" down
 }
@@ -60,6 +65,15 @@ verb_heal() {
   need_machine "${1:-}"
   rm -f "$STATE/machines/$1/cut"
   link "$1" up
+  init_of "$1"
+  [ -z "$INIT" ] || nsenter -t "$INIT" -n ip neigh flush dev host0 nud permanent
+}
+
+# mislead MACHINE ADDRESS: what the machine sends there goes to a hardware address that nobody has. Neither end is told; a reboot forgets it.
+mislead() {
+  init_of "$1"
+  [ -n "$INIT" ] || die "$1 is off: lab start $1"
+  nsenter -t "$INIT" -n ip neigh replace "$2" lladdr 02:00:00:00:00:00 dev host0 nud permanent
 }
 
 verb_kill() { # MACHINE [--machine]

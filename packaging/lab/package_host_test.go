@@ -139,6 +139,7 @@ func TestPurgeGivesEtcBack(t *testing.T) {
 		}, "apt-get purge -y pim-ssh-host"},
 	} {
 		t.Run(c.sentence, func(t *testing.T) {
+			t.Parallel()
 			before, access := s.listing(t, c.machine), s.access(t, c.machine)
 			s.apt(t, c.machine, host)
 			s.enrol(t, c.machine, map[string]string{"tier": "db"})

@@ -71,6 +71,7 @@ func tool(t testing.TB, name string, args ...string) []byte {
 
 // TestPackagesAreReproducible: another folder, another time, the same bytes.
 func TestPackagesAreReproducible(t *testing.T) {
+	t.Parallel()
 	first := packages(t)
 	elsewhere := t.TempDir()
 	tool(t, "sh", "-c", `tar -C "$0" --exclude ./.git --exclude ./build --exclude ./.cache -c . | tar -C "$1" -x`, top, elsewhere)
@@ -111,6 +112,7 @@ var others = map[string][]string{
 
 // TestPackages holds each package to what Debian asks and to what we promise of installing it.
 func TestPackages(t *testing.T) {
+	t.Parallel()
 	for name, file := range packages(t) {
 		t.Run(name, func(t *testing.T) {
 			checkControl(t, name, file)

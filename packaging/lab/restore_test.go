@@ -18,6 +18,7 @@ import (
 // TestRestore is what an operator does when the brokers' disks are gone, on real machines, and what it does to a session that
 // somebody has open. Each sentence builds on those before it.
 func TestRestore(t *testing.T) {
+	t.Parallel()
 	r := &burnt{settled: settled{labtest.Up(t, "--brokers", "3")}, whole: t}
 	for _, chapter := range []struct {
 		sentence string

@@ -15,6 +15,7 @@ import (
 // TestLabSettles holds what DESIGN §9 says of a lab that is up: everybody joined, every host enrolled, enforcing and
 // reached by its broker.
 func TestLabSettles(t *testing.T) {
+	t.Parallel()
 	l := labtest.Up(t)
 	for line := range strings.Lines(l.Do(t, "status", "-o", "json").Out) {
 		var machine struct {

@@ -28,7 +28,7 @@ type stage struct {
 // newStage boots machines that have the package and makes each named one an enforcing host of the world.
 func newStage(t *testing.T, w *forger.World, hosts []string, flags ...string) *stage {
 	t.Helper()
-	s := &stage{labtest.Up(t, append([]string{"--brokers", "0", "--hosts", fmt.Sprint(max(2, len(hosts)))}, flags...)...), w}
+	s := &stage{labtest.Up(t, append([]string{"--brokers", "0", "--hosts", fmt.Sprint(max(1, len(hosts)))}, flags...)...), w}
 	for _, h := range hosts {
 		s.enrol(t, h, map[string]string{"tier": "db"})
 		s.root(t, h, "pim-hostd enforce").Want(t, 0)

@@ -24,6 +24,7 @@ import (
 
 // TestStory is DESIGN §1, told on one lab from the beginning to the end; each sentence builds on those before it.
 func TestStory(t *testing.T) {
+	t.Parallel()
 	s := settled{labtest.Up(t)}
 	for _, chapter := range []struct {
 		sentence string

@@ -5,6 +5,9 @@
 . "$HERE/pim.sh"
 
 verb_up() {
+  # Without a trap, bash forgets an interrupt that comes while it waits for a program which does not die of it.
+  trap 'exit 130' INT
+  trap 'exit 143' TERM HUP
   local brokers=1 hosts=2 bare='' policy=$HERE/policy.yaml hybrid='' keep=''
   while [ $# -gt 0 ]; do
     case $1 in
@@ -25,8 +28,6 @@ verb_up() {
     return
   fi
   trap 'wreck $?' EXIT
-  trap 'exit 130' INT
-  trap 'exit 143' TERM HUP
   raze
   stake
   chmod 700 "$STATE"

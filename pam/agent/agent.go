@@ -78,12 +78,10 @@ type Agent struct {
 	reached uint64        // follow only: the newest log index that a broker of the present policy's named here
 	noted   time.Duration // follow only: boottime at which word and position were last written; 0 before the first
 
-	witnessed    atomic.Pointer[audit.Signed] // the newest checkpoint verified here; nil before the first
-	proved       time.Duration                // follow only: boottime at which a longer record was last proved
-	based        bool                         // follow only: a record was proved to go on from the one that was restored
-	skip         int                          // follow only: how many brokers were passed over since the start
-	saidHead     string                       // follow only: what was last said of a checkpoint
-	sayHeadAgain time.Duration                // follow only: and when the same may be said again
+	witnessed atomic.Pointer[audit.Signed] // the newest checkpoint verified here; nil before the first
+	proved    time.Duration                // follow only: boottime at which a longer record was last proved
+	based     bool                         // follow only: a record was proved to go on from the one that was restored
+	skip      int                          // follow only: how many brokers were passed over since the start
 
 	settled  sync.Cond // broadcast after every round of the keeper; its L guards rounds
 	rounds   uint64

@@ -22,12 +22,14 @@ import (
 
 // ruling is a verdict with its reasons. The zero ruling denies.
 type ruling struct {
-	allow bool
-	left  time.Duration // of the window, on an allowance under a grant
-	grant broker.Stem   // the grant it stands under, when there is one
-	then  func()        // what is left to do once the answer is given; may be nil
-	why   error         // for the journal, on a denial
-	hint  string        // for the person, on a denial: the next thing to type
+	allow  bool
+	left   time.Duration // of the window, on an allowance under a grant
+	grant  broker.Stem   // the grant it stands under, when there is one
+	placed session       // the session that the asking process was put into; its Stem is empty when it was put nowhere
+	runAs  string        // beside placed, under account: what its grants run commands as
+	then   func()        // what is left to do once the answer is given; may be nil
+	why    error         // for the journal, on a denial
+	hint   string        // for the person, on a denial: the next thing to type
 }
 
 func deny(why error, hint string) ruling { return ruling{why: why, hint: hint} }
@@ -35,29 +37,32 @@ func deny(why error, hint string) ruling { return ruling{why: why, hint: hint} }
 // opening is how long a question waits for a grant that is being opened at that moment.
 const opening = 500 * time.Millisecond
 
-// answer decides one question, and says what is to be done once the answer is given (nil: nothing). It never fails: what
-// it cannot decide it denies.
-func (a *Agent) answer(ctx context.Context, q wire.Question, p *peer) (wire.Answer, func()) {
+// answer decides one question, and returns the ruling as well: what is to be done once the answer is given. It never fails:
+// what it cannot decide it denies.
+func (a *Agent) answer(ctx context.Context, q wire.Question, p *peer) (wire.Answer, ruling) {
 	a.knocked()
 	switch q := q.(type) {
 	case *wire.Account:
-		return a.say(q.Service, q.User, p, a.account(ctx, q, p)), nil
+		r := a.account(ctx, q, p)
+		return a.say(q.Service, q.User, p, r), r
 	case *wire.Open:
 		r := a.openSession(ctx, q, p)
-		return a.say(q.Service, q.User, p, r), r.then
-	case *wire.Close:
-		return wire.Answer{Allow: true}, func() { a.closedBy(p) }
+		return a.say(q.Service, q.User, p, r), r
 	case *wire.Principals:
-		return a.principals(ctx, q, p), nil
+		return a.principals(ctx, q, p), ruling{}
 	default:
-		return wire.Answer{}, nil
+		return wire.Answer{}, ruling{}
 	}
 }
 
 // say puts a ruling into words for PAM. A host that only observes refuses nothing, and says what it would refuse.
 func (a *Agent) say(service, user string, p *peer, r ruling) wire.Answer {
 	if r.allow {
-		return wire.Answer{Allow: true, Seconds: uint32(max(0, r.left/time.Second))}
+		answer := wire.Answer{Allow: true, Seconds: uint32(max(0, r.left/time.Second))}
+		if r.runAs != "" && r.placed.Stem != "" {
+			answer.Session, answer.RunAs = r.placed.cgroup(), r.runAs
+		}
+		return answer
 	}
 	account, odd := statement.ParseAccount(user) // a name outside the grammar is in the text only, quoted
 	log := a.Log.With("service", service, "account", user, "pid", p.PID, "uid", p.real, "why", r.why)
@@ -112,21 +117,6 @@ func (a *Agent) account(ctx context.Context, q *wire.Account, p *peer) ruling {
 		return deny(fmt.Errorf("%s cannot enter the governed account %q: roles work through ssh and sudo", q.Service, q.User),
 			a.suggest(statement.Account(q.User), ""))
 	}
-}
-
-// accountSudo allows a sudo run when its real caller holds a live grant with a sudo rule here. Which rule matched,
-// PAM cannot see (F14): sudoers decides that.
-func (a *Agent) accountSudo(q *wire.Account, p *peer) ruling {
-	caller, err := a.caller(q.User, p)
-	if err != nil {
-		return deny(err, "")
-	}
-	if !caller.exempt {
-		if _, r := a.sudoGrants(caller.uid, statement.Account(q.User)); !r.allow {
-			return r
-		}
-	}
-	return ruling{allow: true}
 }
 
 // caller is who runs sudo.
@@ -239,114 +229,6 @@ func (a *Agent) accountLogin(ctx context.Context, account statement.Account) rul
 		why = err
 	}
 	return deny(why, a.suggest("", account))
-}
-
-// openSession rules on open_session, and on an allowance has put the asking process into its grant's unit.
-func (a *Agent) openSession(ctx context.Context, q *wire.Open, p *peer) ruling {
-	switch q.Service {
-	case "sudo", "sudo-i":
-		return a.openSudo(q, p)
-	case "sshd":
-		return a.openLogin(ctx, q, p)
-	default:
-		return deny(fmt.Errorf("%s opens no sessions under a grant", q.Service), "")
-	}
-}
-
-// openSudo asks the kernel again who runs this sudo: its real uid is the caller's here too, and `sudo -b` opens the
-// session in a child of the process that account was asked by.
-func (a *Agent) openSudo(q *wire.Open, p *peer) ruling {
-	caller, err := a.caller(q.RUser, p)
-	if err != nil {
-		return deny(err, "")
-	}
-	if caller.exempt {
-		return ruling{allow: true}
-	}
-	live, r := a.sudoGrants(caller.uid, statement.Account(q.RUser))
-	if !r.allow {
-		return r
-	}
-	as := statement.Account(q.User)
-	stems := make([]broker.Stem, 0, len(live))
-	meant := false
-	for _, v := range live {
-		stems = append(stems, v.Stem)
-		for _, rule := range v.Sudo {
-			meant = meant || rule.As == as
-		}
-	}
-	if !meant {
-		return deny(fmt.Errorf("no live grant runs commands as %q", as), a.suggest(statement.Account(q.RUser), ""))
-	}
-	return a.place(live, session{Stem: live[0].Stem, Grants: stems, Process: process{PID: p.PID}, Service: q.Service, Account: as}, p)
-}
-
-func (a *Agent) openLogin(ctx context.Context, q *wire.Open, p *peer) ruling {
-	cert, err := authCertificate(q.AuthInfo)
-	if err != nil {
-		return deny(err, a.suggest("", statement.Account(q.User)))
-	}
-	account := statement.Account(q.User)
-	v, err := a.judgeCertificate(ctx, account, cert)
-	if err != nil {
-		return deny(err, a.suggest("", account))
-	}
-	return a.place([]view{v}, session{Stem: v.Stem, Grants: []broker.Stem{v.Stem}, Process: process{PID: p.PID}, Service: q.Service, Account: account}, p)
-}
-
-// place puts the asking process into the unit of the first of its grants. The gates of all are held over the move, so that
-// none can end between the last look and the session's being known, and the caller is looked at once more after it.
-func (a *Agent) place(grants []view, s session, p *peer) ruling {
-	if !a.enforcing() {
-		return ruling{allow: true} // an observing host moves nobody
-	}
-	for _, v := range grants { // the keeper alone locks them for writing, one at a time: no two of us wait for each other
-		v.gate.RLock()
-		defer v.gate.RUnlock()
-		if v.opened == nil || a.Clock.remaining(v.opened.end) <= 0 {
-			return deny(fmt.Errorf("grant %s ended at this moment: try again", v.ID), "")
-		}
-	}
-	v := grants[0]
-	s.Opened = a.Clock.now()
-	s, err := a.sessions.open(s, v.opened.place)
-	if err == nil {
-		err = p.alive()
-	}
-	if err != nil {
-		return deny(fmt.Errorf("grant %s: session not placed: %w", v.ID, err), "")
-	}
-	return ruling{allow: true, left: a.Clock.remaining(v.opened.end), grant: v.Stem, then: func() { a.placed(v, s, p) }}
-}
-
-// placed is what a start still owes when its answer is given: it must not wait for it, and needs it only should the
-// agent die.
-func (a *Agent) placed(v view, s session, p *peer) {
-	process, _ := p.process() // one that is gone again needs no name
-	if err := a.sessions.keep(s, process.Start); err != nil {
-		a.Log.Error("session not recorded", "session", s.name(), "error", err)
-	}
-	a.reports.opened(s)
-	v.gate.RLock()
-	defer v.gate.RUnlock()
-	if v.opened == nil {
-		return
-	}
-	if err := a.sessions.prepare(v.Stem, v.opened.place); err != nil {
-		a.Log.Warn("next session not prepared", "grant", v.ID, "error", err)
-	}
-}
-
-// closedBy notes that PAM closed the session which this process opened.
-func (a *Agent) closedBy(p *peer) {
-	process, err := p.process()
-	if err != nil {
-		return // it is gone; the sweep finds out
-	}
-	if s, found := a.sessions.by(process); found {
-		a.closeSession(s)
-	}
 }
 
 // principals answers sshd's AuthorizedPrincipalsCommand. Observing or not, only a certificate that a live grant calls

@@ -88,13 +88,16 @@ func TestWhoMayRunSudo(t *testing.T) {
 				c.then(s)
 			}
 			sudo := newCaller(t, c.real, 0)
+			inside := func() bool { return strings.Contains(sudo.cgroups(), stem.Unit()+"/s-") }
 			got := sudo.say(s.pam, sudoAccount(c.user))
+			if placed := got.Allow && !c.unsaid; inside() != placed || (got.Session != "") != placed {
+				t.Errorf("account: %+v, in the unit %v", got, inside())
+			}
 			if got.Allow {
 				got = sudo.say(s.pam, sudoOpen(c.user, c.as))
 			}
-			inside := strings.Contains(sudo.cgroups(), stem.Unit()+"/s-1")
-			if got.Allow != (c.why == "") || inside != (c.why == "" && !c.unsaid) {
-				t.Errorf("allowed %v, in the unit %v, text %q\n%s", got.Allow, inside, got.Text, m.log)
+			if got.Allow != (c.why == "") || got.Allow && inside() == c.unsaid {
+				t.Errorf("allowed %v, in the unit %v, text %q\n%s", got.Allow, inside(), got.Text, m.log)
 			}
 			if !strings.Contains(got.Text, c.why) || !strings.Contains(m.log.String(), c.why) {
 				t.Errorf("text %q and journal, want both to say %q\n%s", got.Text, c.why, m.log)

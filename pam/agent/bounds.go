@@ -16,10 +16,11 @@ type limits struct {
 	ends     int // beyond these an end of a request that was never seen here is not taken: the host goes stale instead
 	reports  int // that wait for a broker
 	aside    int // reports that a broker refused
+	lines    int // connections kept for sessions; beyond these open_session is asked
 }
 
 func defaultLimits() limits {
-	return limits{dossiers: 4096, ends: 1 << 16, reports: 8192, aside: 1024}
+	return limits{dossiers: 4096, ends: 1 << 16, reports: 8192, aside: 1024, lines: 4096}
 }
 
 // How fast a broker is listened to: a list of live grants passes at once, and revocations never come as fast as this.

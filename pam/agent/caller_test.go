@@ -38,6 +38,7 @@ func TestMain(m *testing.M) {
 }
 
 // beCaller takes its uids as a setuid program has them, and then asks what its parent writes: lines of socket and question.
+// The last connection stays open: "line" and a question say that on it, "hang up" closes it.
 func beCaller(uids string) error {
 	var real, effective int
 	if _, err := fmt.Sscan(uids, &real, &effective); err != nil {
@@ -47,9 +48,23 @@ func beCaller(uids string) error {
 		return err
 	}
 	fmt.Println("ready")
+	var line net.Conn
 	for lines := bufio.NewScanner(os.Stdin); lines.Scan(); {
 		socket, question, _ := strings.Cut(lines.Text(), " ")
-		answer, err := askOnce(socket, question)
+		q, err := hex.DecodeString(question)
+		var answer []byte
+		switch {
+		case socket == "hang":
+			err = line.Close()
+		case err != nil:
+		case socket == "line":
+			_, err = line.Write(q)
+		default:
+			if line != nil {
+				_ = line.Close()
+			}
+			line, answer, err = ask(socket, q)
+		}
 		if err != nil {
 			fmt.Println("error", err)
 			continue
@@ -59,20 +74,29 @@ func beCaller(uids string) error {
 	return nil
 }
 
-func askOnce(socket, question string) ([]byte, error) {
+// ask returns the connection still open.
+func ask(socket string, question []byte) (net.Conn, []byte, error) {
 	conn, err := net.Dial("unix", socket)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	defer conn.Close()
+	if _, err := conn.Write(question); err != nil {
+		return conn, nil, err
+	}
+	answer, err := io.ReadAll(conn)
+	return conn, answer, err
+}
+
+func askOnce(socket, question string) ([]byte, error) {
 	q, err := hex.DecodeString(question)
 	if err != nil {
 		return nil, err
 	}
-	if _, err := conn.Write(q); err != nil {
-		return nil, err
+	conn, answer, err := ask(socket, q)
+	if conn != nil {
+		_ = conn.Close()
 	}
-	return io.ReadAll(conn)
+	return answer, err
 }
 
 // caller is such a process.
@@ -137,6 +161,18 @@ func (c *callerProcess) say(socket string, q wire.Question) wire.Answer {
 	return answer
 }
 
+// begin says on the caller's last connection that a session has begun.
+func (c *callerProcess) begin(as string) { c.say("line", &wire.Begun{User: as}) }
+
+// hangUp closes the caller's last connection.
+func (c *callerProcess) hangUp() {
+	c.t.Helper()
+	if _, err := fmt.Fprintln(c.in, "hang up"); err != nil {
+		c.t.Fatal(err)
+	}
+	c.line()
+}
+
 // cgroups is where the process lives.
 func (c *callerProcess) cgroups() string {
 	c.t.Helper()
@@ -164,7 +200,12 @@ type serving struct {
 // serve starts the machine's agent for the length of the test.
 func (m *machine) serve() *serving {
 	m.t.Helper()
-	a := m.start()
+	return m.run(m.start())
+}
+
+// run has an agent answer on real sockets for the length of the test.
+func (m *machine) run(a *Agent) *serving {
+	m.t.Helper()
 	dir, err := os.MkdirTemp("", "pim")
 	if err != nil {
 		m.t.Fatal(err)

@@ -219,7 +219,9 @@ func (a *Agent) takePolicy(p statement.Proof) error {
 	case errors.Is(err, policy.ErrKnown):
 		return nil
 	case errors.As(err, &fork):
-		a.Log.Error("GRANTING STOPS: policy forked", "error", err)
+		if !a.reports.lately("fork", quiet) {
+			a.Log.Error("GRANTING STOPS: policy forked", "error", err)
+		}
 		a.ledger.mu.Lock()
 		a.ledger.halt = err
 		a.ledger.mu.Unlock()
@@ -227,7 +229,9 @@ func (a *Agent) takePolicy(p statement.Proof) error {
 		defer a.spooling.Unlock()
 		return a.Spool.putFork(fork)
 	case err != nil:
-		a.Log.Error("policy revision refused", "error", err)
+		if !a.reports.lately("policy", quiet) {
+			a.Log.Error("policy revision refused", "error", err)
+		}
 		return nil
 	}
 	a.spooling.Lock()
@@ -366,7 +370,9 @@ func (a *Agent) endUnnamed(named map[broker.Stem]bool) {
 func (a *Agent) takeBeat(beat statement.Time) error {
 	now := a.Clock.now()
 	if skew := now.Sub(beat); skew > maxSkew || skew < -maxSkew {
-		a.Log.Error("the broker's clock and ours differ too much: its word does not count as fresh", "broker", beat, "host", now)
+		if !a.reports.lately("skew", watchful) { // brokers beat as they like
+			a.Log.Error("the broker's clock and ours differ too much: its word does not count as fresh", "broker", beat, "host", now)
+		}
 		return nil
 	}
 	a.ledger.mu.Lock()

@@ -266,23 +266,23 @@ func (a *Agent) placeOf(stem broker.Stem) (Place, bool) {
 	return a.Units.Place(stem)
 }
 
-// sweep forgets sessions in which nothing lives, and reports their end.
+// sweep forgets sessions in which nothing lives, and reports the end of those that had begun.
 func (a *Agent) sweep() {
 	for _, s := range a.sessions.which(func(session) bool { return true }) {
 		place, stands := a.placeOf(s.Stem)
-		if stands && !place.sub(s.name()).remove() {
+		if stands && !place.sub(s.name()).remove() || s.line {
 			continue
 		}
-		a.closeSession(s)
-		a.sessions.drop(s)
+		if last, owed := a.sessions.drop(s.N); owed {
+			a.reports.closed(last)
+		}
 	}
 }
 
 // closeSession reports a session's end, once. It stays known until nothing lives in it: what `sudo -b` left must end
 // with the session's grants.
-func (a *Agent) closeSession(s session) {
-	if !a.sessions.close(s.N) {
-		return
+func (a *Agent) closeSession(n uint64) {
+	if s, owed := a.sessions.close(n); owed {
+		a.reports.closed(s)
 	}
-	a.reports.closed(s)
 }

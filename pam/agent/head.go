@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"slices"
 	"time"
 
 	"pim-ssh/broker/audit"
@@ -23,6 +24,8 @@ var (
 	errBehind = errors.New("its record is behind what this host has seen of another broker's")
 	errNone   = errors.New("it shows no checkpoint of its record, and one was seen here before")
 )
+
+var wrongHeads = []error{audit.ErrForked, audit.ErrShrunk, audit.ErrForged, errBehind, errNone}
 
 // takeHead holds the checkpoint that came with a beat to what this host has seen, and reports why the beat is no fresh
 // word. A broker that never showed one, to a host that never saw one, is let pass.
@@ -50,7 +53,7 @@ func (a *Agent) takeHead(text string, source audit.Source) error {
 	case errors.Is(err, audit.ErrForked), errors.Is(err, audit.ErrShrunk), errors.Is(err, audit.ErrForged):
 		a.refuseHead(shown, err)
 	case err != nil:
-		a.sayHead(slog.LevelWarn, "no fresh word: the broker's record is not proved", err)
+		a.sayHead(slog.LevelWarn, "no fresh word: the broker's record is not proved", shown.Broker, err)
 	}
 	return err
 }
@@ -117,10 +120,13 @@ func (a *Agent) loadHead(chain policy.Chain) {
 	a.witnessed.Store(&seen)
 }
 
-// refuseHead is loud: the journal, evidence on disk beside the head kept, and a report that every auditor reads.
+// refuseHead is loud: a report that every auditor reads, the journal, and evidence on disk beside the head kept. Beats come
+// as fast as a broker likes, so the disk is written as seldom as the journal.
 func (a *Agent) refuseHead(shown audit.Signed, why error) {
-	a.sayHead(slog.LevelError, "A BROKER'S RECORD CONTRADICTS WHAT THIS HOST HAS SEEN: it gives no fresh word", fmt.Errorf("broker %s: %w", shown.Broker, why))
 	a.reports.logRefused(shown.Broker, why)
+	if !a.sayHead(slog.LevelError, "A BROKER'S RECORD CONTRADICTS WHAT THIS HOST HAS SEEN: it gives no fresh word", shown.Broker, why) {
+		return
+	}
 	a.spooling.Lock()
 	defer a.spooling.Unlock()
 	if err := writeFile(a.Spool.path(asideDir, headFile+"-"+string(shown.Broker)), shown.Text, 0o600); err != nil {
@@ -128,13 +134,15 @@ func (a *Agent) refuseHead(shown audit.Signed, why error) {
 	}
 }
 
-// sayHead tells the journal, the same thing once in a while.
-func (a *Agent) sayHead(level slog.Level, what string, err error) {
-	if said := err.Error(); said == a.saidHead && a.Clock.Boot() < a.sayHeadAgain {
-		return
+// sayHead tells the journal what is wrong with a broker's head, unless the same was wrong a while ago, and reports whether
+// it told. What counts as the same is the kind of wrong, not its figures: those the broker chooses.
+func (a *Agent) sayHead(level slog.Level, what string, by statement.BrokerName, err error) bool {
+	kind := slices.IndexFunc(wrongHeads, func(wrong error) bool { return errors.Is(err, wrong) })
+	if a.reports.lately(fmt.Sprintf("head\x00%s\x00%d", by, kind), quiet) {
+		return false
 	}
-	a.saidHead, a.sayHeadAgain = err.Error(), a.Clock.Boot()+quiet
-	a.Log.Log(context.Background(), level, what, "error", err, "cause", causeOf(err))
+	a.Log.Log(context.Background(), level, what, "broker", by, "error", err, "cause", causeOf(err))
+	return true
 }
 
 // logHead is the head that reports carry; zero before the first.

@@ -17,6 +17,7 @@ import (
 	"pim-ssh/broker/audit"
 	"pim-ssh/broker/policy"
 	"pim-ssh/broker/statement"
+	"pim-ssh/broker/statement/signtest"
 	"pim-ssh/packaging/lab/forger"
 )
 
@@ -65,15 +66,9 @@ const never = 1 << 20 // no entry is changed
 // two is a world of two brokers, and the second one's log key.
 func two(t testing.TB) (*forger.World, ssh.Signer) {
 	second := forger.Key(t)
-	keyOf := func(s ssh.Signer) statement.Key {
-		k, err := statement.KeyOf(s.PublicKey())
-		if err != nil {
-			t.Fatal(err)
-		}
-		return k
-	}
+	public := func() statement.Key { return signtest.Public(forger.Key(t)) }
 	return forger.New(t, func(doc *policy.Document) {
-		doc.Brokers["b2"] = policy.Broker{Address: "b2:7443", Identity: keyOf(forger.Key(t)), CA: keyOf(forger.Key(t)), Log: keyOf(second)}
+		doc.Brokers["b2"] = policy.Broker{Address: "b2:7443", Identity: public(), CA: public(), Log: signtest.Public(second)}
 	}), second
 }
 
@@ -251,4 +246,58 @@ func TestAForkedBrokersBeatsAreNoFreshWordAndReportsCarryTheHead(t *testing.T) {
 	})
 	beat(honest.signed(t, w, w.Log))
 	waitFor(t, "a start under an honest beat", func() bool { return newCaller(t, aliceUID, 0).say(s.pam, sudoAccount("alice")).Allow })
+}
+
+// TestThreatABrokerMakesAHostWriteOnceInAWhile beats as fast as frames are taken, each time with another lie.
+func TestThreatABrokerMakesAHostWriteOnceInAWhile(t *testing.T) {
+	w := forger.New(t, nil)
+	first := recordOf(t, 300, never)
+	for sentence, c := range map[string]struct {
+		frame func(i int, now statement.Time) api.Frame
+		said  string
+		again time.Duration
+	}{
+		"records that contradict what was seen": {func(i int, now statement.Time) api.Frame {
+			return api.Frame{Beat: now, Checkpoint: recordOf(t, 299-i, never).signed(t, w, w.Log)}
+		}, "A BROKER'S RECORD CONTRADICTS", quiet},
+		"longer records without their tiles": {func(i int, now statement.Time) api.Frame {
+			return api.Frame{Beat: now, Checkpoint: recordOf(t, 700+i, never).signed(t, w, w.Log)}
+		}, "is not proved", quiet},
+		"clocks far from ours": {func(i int, now statement.Time) api.Frame {
+			return api.Frame{Beat: now.Add(statement.Seconds(1000 + i)), Checkpoint: first.signed(t, w, w.Log)}
+		}, "differ too much", watchful},
+		"revisions that do not follow": {func(i int, now statement.Time) api.Frame {
+			p := w.Ask("alice", "root", "db1", statement.Seconds(60+i), w.People["alice"], nil)
+			return api.Frame{Policy: &p}
+		}, "policy revision refused", quiet},
+	} {
+		t.Run(sentence, func(t *testing.T) {
+			m := newMachine(t, w)
+			a := m.start()
+			if err := a.takeHead(first.signed(t, w, w.Log), first.source()); err != nil {
+				t.Fatal(err)
+			}
+			evidence, written, begun := a.Spool.path(asideDir, headFile+"-b1"), 0, a.Clock.Boot()
+			show := func(i int) {
+				if err := a.take(c.frame(i, a.Clock.now()), &listing{record: recordOf(t, 40, never).source()}); err != nil {
+					t.Fatal(err)
+				}
+				if os.Remove(evidence) == nil {
+					written++
+				}
+			}
+			for i := range 20 {
+				show(i)
+			}
+			said, most := strings.Count(m.log.String(), c.said), 1+int((a.Clock.Boot()-begun)/c.again)
+			if said < 1 || said > most || written > most {
+				t.Errorf("20 frames: said %d times, evidence written %d times; want %d\n%s", said, written, most, m.log)
+			}
+			m.clock.pass(c.again)
+			show(20)
+			if strings.Count(m.log.String(), c.said) != said+1 {
+				t.Errorf("after a while it is not said again\n%s", m.log)
+			}
+		})
+	}
 }

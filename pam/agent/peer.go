@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
-	"net"
 	"strconv"
 	"strings"
 
@@ -25,24 +24,8 @@ type peer struct {
 	pidfd     int    // holds the process: while it lives, its number is given to no other
 }
 
-// peerOf asks the kernel about the other end of a connection. The caller closes the peer.
-func peerOf(conn *net.UnixConn) (*peer, error) {
-	raw, err := conn.SyscallConn()
-	if err != nil {
-		return nil, fmt.Errorf("peer: %w", err)
-	}
-	var p *peer
-	var inner error
-	if err := raw.Control(func(fd uintptr) { p, inner = peerOfSocket(int(fd)) }); err != nil {
-		return nil, fmt.Errorf("peer: %w", err)
-	}
-	if inner != nil {
-		return nil, fmt.Errorf("peer: %w", inner)
-	}
-	return p, nil
-}
-
-func peerOfSocket(fd int) (*peer, error) {
+// peerOf asks the kernel about the other end of a connected socket. The caller closes the peer.
+func peerOf(fd int) (*peer, error) {
 	cred, err := unix.GetsockoptUcred(fd, unix.SOL_SOCKET, unix.SO_PEERCRED)
 	if err != nil {
 		return nil, err

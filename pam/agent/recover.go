@@ -158,6 +158,7 @@ func (a *Agent) adoptSessions(ctx context.Context, stem broker.Stem) error {
 	for _, name := range names {
 		if !a.sessions.known(name) {
 			errs = append(errs, place.sub(name).kill(ctx))
+			place.sub(name).remove()
 		}
 	}
 	return errors.Join(errs...)

@@ -28,7 +28,7 @@ type reporter struct {
 	full    bool // said that there is no room; the gap in the numbers says it to brokers
 
 	mu   sync.Mutex
-	said map[string]time.Duration // refusals reported lately, so that a loop of them does not flood the log
+	said map[string]time.Duration // what was told lately, and when: a loop of it floods neither the record nor the journal
 }
 
 const (
@@ -62,19 +62,7 @@ func (r *reporter) tell(what statement.ReportWhat, s session, at statement.Time)
 
 // refused reports that somebody was turned away; grant may be empty.
 func (r *reporter) refused(service string, account statement.Account, grant broker.Stem, why string) {
-	key := service + "\x00" + string(account) + "\x00" + why
-	r.mu.Lock()
-	now := r.a.Clock.Boot()
-	last, again := r.said[key]
-	again = again && now-last < refusedAgain
-	if !again {
-		if len(r.said) >= reportQueue {
-			clear(r.said)
-		}
-		r.said[key] = now
-	}
-	r.mu.Unlock()
-	if again {
+	if r.lately(service+"\x00"+string(account)+"\x00"+why, refusedAgain) {
 		return
 	}
 	report := statement.Report{What: statement.SessionRefused, Service: service, Account: account, At: r.a.Clock.now(), Why: why}
@@ -86,18 +74,24 @@ func (r *reporter) refused(service string, account statement.Account, grant brok
 
 // logRefused reports that a broker showed a record that contradicts what this host has seen.
 func (r *reporter) logRefused(by statement.BrokerName, why error) {
-	key := "record\x00" + string(by)
-	r.mu.Lock()
-	now := r.a.Clock.Boot()
-	last, again := r.said[key]
-	again = again && now-last < recordAgain
-	if !again {
-		r.said[key] = now
-	}
-	r.mu.Unlock()
-	if !again {
+	if !r.lately("record\x00"+string(by), recordAgain) {
 		r.put(statement.Report{What: statement.LogRefused, Service: "pim-hostd", At: r.a.Clock.now(), Why: fmt.Sprintf("broker %s: %v", by, why)})
 	}
+}
+
+// lately reports whether the same was told less than this long ago; when it was not, it counts as told now.
+func (r *reporter) lately(key string, every time.Duration) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	now := r.a.Clock.Boot()
+	if last, told := r.said[key]; told && now-last < every {
+		return true
+	}
+	if len(r.said) >= reportQueue {
+		clear(r.said)
+	}
+	r.said[key] = now
+	return false
 }
 
 func (r *reporter) put(report statement.Report) {
@@ -216,11 +210,15 @@ func (r *reporter) done(name string, refused error) error {
 	r.a.spooling.Lock()
 	defer r.a.spooling.Unlock()
 	r.waiting = max(0, r.waiting-1)
-	if aside, err := r.a.Spool.names(asideDir); refused != nil && err == nil && len(aside) < r.a.most.aside {
+	path := r.a.Spool.path(reportDir, name)
+	if refused == nil {
+		return removeFile(path)
+	}
+	if aside, err := r.a.Spool.names(asideDir); err == nil && len(aside) < r.a.most.aside {
 		r.a.Spool.setAside(refused, reportDir, name)
 		return refused
 	}
-	return errors.Join(refused, removeFile(r.a.Spool.path(reportDir, name)))
+	return errors.Join(refused, removeFile(path))
 }
 
 // nextSequence counts up before a report is written: a number may be lost in a crash, never used twice.

@@ -24,24 +24,34 @@ type session struct {
 	N       uint64            `json:"n"`
 	Stem    broker.Stem       `json:"stem"`
 	Grants  []broker.Stem     `json:"grants"`
-	Process process           `json:"process"` // the sshd or sudo that asked
+	Process process           `json:"process"` // the sshd or sudo that asked; Start is 0 when its connection tells of its end
 	Service string            `json:"service"`
-	Account statement.Account `json:"account"` // logged in as, or run as
+	Account statement.Account `json:"account,omitzero"` // logged in as, or run as; "" while it waits
 	Opened  statement.Time    `json:"opened"`
 
+	line   bool  // more may be heard of it on the connection that placed it: it is not forgotten before that ends
 	closed bool  // PAM said so; what it left in the background may still live
 	seat   *seat // until keep
 }
 
 func (s session) name() string { return "s-" + strconv.FormatUint(s.N, 10) }
 
+// waits reports that account placed it and that nothing else was heard of it yet: sudo may list, or refuse, and end. Only what
+// has begun is reported.
+func (s session) waits() bool { return s.Account == "" }
+
+// cgroup is where it lives, as the kernel names it from the unit on.
+func (s session) cgroup() string { return s.Stem.Unit() + "/" + s.name() }
+
 // sessions is the registry of what runs, mirrored in dir (on /run) so that a restarted agent knows which session
 // belongs to which grants.
 type sessions struct {
-	dir string
-	mu  sync.Mutex
-	all map[uint64]session
-	top uint64 // the highest number ever given
+	dir   string
+	disk  sync.Mutex // over dir; taken before mu
+	mu    sync.Mutex
+	all   map[uint64]session
+	top   uint64 // the highest number ever given
+	lines int    // how many in all have a line
 
 	ready map[broker.Stem]prepared // for the next session, one in each unit
 }
@@ -107,6 +117,9 @@ func (r *sessions) open(s session, unit Place) (session, error) {
 	defer r.mu.Unlock()
 	s.seat = seat
 	r.all[n] = s // only now: an empty cgroup of a known session is swept away
+	if s.line {
+		r.lines++
+	}
 	return s, nil
 }
 
@@ -127,15 +140,31 @@ func (r *sessions) seat(stem broker.Stem, unit Place) (uint64, *seat, error) {
 }
 
 // keep records an open session for an agent that comes after this one. start is when its process began, 0 when it is
-// gone already.
+// gone already or need not be known again.
 func (r *sessions) keep(s session, start uint64) error {
-	s.seat.close()
 	r.mu.Lock()
-	s, known := r.all[s.N]
-	if known {
-		s.Process.Start, s.seat = start, nil
-		r.all[s.N] = s
+	if now, known := r.all[s.N]; known {
+		now.Process.Start = start
+		now.leaveSeat()
+		r.all[s.N] = now
 	}
+	r.mu.Unlock()
+	return r.record(s.N)
+}
+
+func (s *session) leaveSeat() {
+	if s.seat != nil {
+		s.seat.close()
+	}
+	s.seat = nil
+}
+
+// record writes down what is known of a session now.
+func (r *sessions) record(n uint64) error {
+	r.disk.Lock()
+	defer r.disk.Unlock()
+	r.mu.Lock()
+	s, known := r.all[n]
 	r.mu.Unlock()
 	if !known {
 		return nil
@@ -147,6 +176,37 @@ func (r *sessions) keep(s session, start uint64) error {
 	return writeRun(filepath.Join(r.dir, s.name()+".json"), data)
 }
 
+// begin notes that a waiting session has begun, and as whom. The caller owes it a record.
+func (r *sessions) begin(n uint64, account statement.Account, at statement.Time) (session, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	s, known := r.all[n]
+	if !known || !s.waits() {
+		return session{N: n}, errors.New("it does not wait")
+	}
+	s.Account, s.Opened = account, at
+	r.all[n] = s
+	return s, nil
+}
+
+// hungUp notes that nothing more is heard on the connection that placed a session.
+func (r *sessions) hungUp(n uint64) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if s, known := r.all[n]; known && s.line {
+		s.line = false
+		r.all[n] = s
+		r.lines--
+	}
+}
+
+// listening is how many sessions have a line.
+func (r *sessions) listening() int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.lines
+}
+
 // prepare makes and opens the cgroup of the next session in a grant's unit, so that its start need not.
 func (r *sessions) prepare(stem broker.Stem, unit Place) error {
 	n, seat, err := r.seat(stem, unit)
@@ -155,6 +215,11 @@ func (r *sessions) prepare(stem broker.Stem, unit Place) error {
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	if _, another := r.ready[stem]; another { // of a start beside this one
+		seat.close()
+		seat.place.remove()
+		return nil
+	}
 	r.ready[stem] = prepared{n, seat}
 	return nil
 }
@@ -195,25 +260,31 @@ func (r *sessions) which(fits func(session) bool) []session {
 	return found
 }
 
-// close notes that PAM closed a session, whose processes may live on; it reports false when that was known.
-func (r *sessions) close(n uint64) bool {
+// close notes that a session is over, whose processes may live on, and returns it; false when that was known, and for one
+// that has not begun.
+func (r *sessions) close(n uint64) (session, bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	s, known := r.all[n]
-	if !known || s.closed {
-		return false
+	if !known || s.closed || s.waits() {
+		return session{}, false
 	}
 	s.closed = true
 	r.all[n] = s
-	return true
+	return s, true
 }
 
-// drop forgets a session in which nothing lives.
-func (r *sessions) drop(s session) {
+// drop forgets a session in which nothing lives, and reports whether its end is still to be told.
+func (r *sessions) drop(n uint64) (session, bool) {
+	r.disk.Lock()
+	defer r.disk.Unlock()
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	delete(r.all, s.N)
+	s, known := r.all[n]
+	s.leaveSeat()
+	delete(r.all, n)
 	_ = os.Remove(filepath.Join(r.dir, s.name()+".json")) // on /run: a leftover is dropped by the next agent
+	return s, known && !s.closed && !s.waits()
 }
 
 // known reports whether a session of this name is on record.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"sync"
@@ -19,12 +20,8 @@ type Sockets struct {
 	Principals *net.UnixListener
 }
 
-const (
-	// exchange is how long one question and its answer may take: the C side gives up after 0.8 s.
-	exchange = 700 * time.Millisecond
-	// atOnce is how many questions one socket answers at a time; more wait in the backlog.
-	atOnce = 64
-)
+// exchange is how long one question and its answer may take: the C side gives up after 0.8 s.
+const exchange = 700 * time.Millisecond
 
 // ListenOwn makes the two sockets without systemd. The PAM socket is root's from the first moment; who may connect to
 // the other is widened after it exists, never narrowed.
@@ -54,12 +51,10 @@ func listen(path string, group int, mode os.FileMode) (*net.UnixListener, error)
 	return l, nil
 }
 
-// serve answers both sockets until ctx ends, and returns when the last answer is given.
+// serve answers both sockets until ctx ends, and returns when the last answer is given. It closes both.
 func (a *Agent) serve(ctx context.Context, s Sockets) error {
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
-	closing := context.AfterFunc(ctx, func() { _ = errors.Join(s.PAM.Close(), s.Principals.Close()) })
-	defer closing()
 	var group sync.WaitGroup
 	errs := make([]error, 2)
 	group.Go(func() { errs[0] = a.listen(ctx, s.PAM, a.mayAskPAM); stop() })
@@ -68,87 +63,73 @@ func (a *Agent) serve(ctx context.Context, s Sockets) error {
 	return errors.Join(errs...)
 }
 
-// listen accepts until ctx ends. At most atOnce connections are held; the rest wait in the kernel and, if it takes too
-// long, are refused by their own deadline.
+// listen answers what connects until ctx ends.
 func (a *Agent) listen(ctx context.Context, l *net.UnixListener, may func(wire.Question, *peer) error) error {
-	var group sync.WaitGroup
-	defer group.Wait()
-	slots := make(chan struct{}, atOnce)
-	for {
-		slots <- struct{}{}
-		conn, err := a.accept(ctx, l)
-		if ctx.Err() != nil {
-			if err == nil {
-				_ = conn.Close() // nobody is answered any more
-			}
-			return nil
-		}
-		if err != nil {
-			return err
-		}
-		group.Go(func() {
-			defer func() { <-slots }()
-			if err := a.converse(ctx, conn, may); err != nil {
-				a.Log.Warn("question refused", "socket", l.Addr().String(), "error", err)
-			}
-		})
-	}
-}
-
-// scarce is how long accept waits for what the machine is out of: descriptors, memory.
-const scarce = 100 * time.Millisecond
-
-// accept waits for the next connection. A machine that has no descriptor or memory left for one now has it again later, and
-// the agent is still there then.
-func (a *Agent) accept(ctx context.Context, l *net.UnixListener) (*net.UnixConn, error) {
-	for said := false; ; said = true {
-		conn, err := l.AcceptUnix()
-		switch {
-		case err == nil:
-			return conn, nil
-		case ctx.Err() != nil:
-			return nil, ctx.Err()
-		case errors.Is(err, net.ErrClosed):
-			return nil, fmt.Errorf("socket: %w", err)
-		case !said:
-			a.Log.Error("no connection taken, trying again", "socket", l.Addr().String(), "error", err)
-		}
-		select {
-		case <-ctx.Done():
-		case <-a.Clock.After(scarce):
-		}
-	}
-}
-
-// converse takes one question and gives one answer; without an answer the other side refuses.
-func (a *Agent) converse(ctx context.Context, conn *net.UnixConn, may func(wire.Question, *peer) error) error {
-	defer conn.Close()
-	ctx, cancel := context.WithTimeout(ctx, exchange) // also for what waits for a grant to open
-	defer cancel()
-	if err := conn.SetDeadline(time.Now().Add(exchange)); err != nil { // a timer of the kernel's, not a window: real time
-		return err
-	}
-	p, err := peerOf(conn)
+	name := l.Addr().String()
+	d, err := newDoor(l, a.Clock, a.Log.With("socket", name))
 	if err != nil {
-		return err
+		return fmt.Errorf("%s: %w", name, err)
+	}
+	return d.serve(ctx, func(t *talk) {
+		placed, err := a.converse(ctx, t, may)
+		if err != nil {
+			a.Log.Warn("question refused", "socket", name, "error", err)
+		}
+		if placed.line {
+			line := t.keep()
+			d.attending.Go(func() { a.attend(ctx, line, placed) })
+		}
+	})
+}
+
+// converse takes one question and gives one answer; without an answer the other side refuses. It returns the session that
+// the answer names, of which more is heard on the connection.
+func (a *Agent) converse(ctx context.Context, t *talk, may func(wire.Question, *peer) error) (session, error) {
+	ctx, cancel := context.WithTimeout(ctx, exchange) // for what waits for a grant to open
+	defer cancel()
+	p, err := peerOf(t.fd)
+	if err != nil {
+		return session{}, fmt.Errorf("peer: %w", err)
 	}
 	defer p.close()
-	q, err := wire.ReadQuestion(conn)
+	q, err := wire.ReadQuestion(t)
 	if err != nil {
-		return fmt.Errorf("pid %d: %w", p.PID, err)
+		return session{}, fmt.Errorf("pid %d: %w", p.PID, err)
 	}
 	if err := may(q, p); err != nil {
-		return errors.Join(err, wire.WriteAnswer(conn, wire.Answer{}))
-	}
-	answer, then := a.answer(ctx, q, p)
-	err = errors.Join(wire.WriteAnswer(conn, answer), conn.Close()) // the other side reads to the end
-	if then != nil {
-		then()
+		return session{}, errors.Join(err, wire.WriteAnswer(t, wire.Answer{}))
 	}
 	if _, told := q.(*wire.Close); told {
-		return nil // the module tells and goes: nobody need read this answer
+		a.closedBy(p) // the module tells and goes: nobody reads an answer
+		return session{}, nil
 	}
-	return err
+	answer, r := a.answer(ctx, q, p)
+	err = errors.Join(wire.WriteAnswer(t, answer), t.saidAll()) // the other side reads to the end
+	if r.then != nil {
+		r.then()
+	}
+	return r.placed, err
+}
+
+// attend hears on the connection that placed a session what becomes of it: that it begins, and that it is over when the last
+// process is gone that holds the other end. Nothing said here opens, moves or keeps anything.
+func (a *Agent) attend(ctx context.Context, line io.ReadCloser, s session) {
+	defer a.sessions.hungUp(s.N)
+	stop := context.AfterFunc(ctx, func() { _ = line.Close() })
+	defer stop()
+	defer line.Close()
+	q, err := wire.ReadQuestion(line)
+	if begun, said := q.(*wire.Begun); said {
+		a.begun(s, begun)
+	}
+	more, _ := io.Copy(io.Discard, line)
+	if ctx.Err() != nil {
+		return // the next agent hears no more of it, and looks at what lives
+	}
+	if _, said := q.(*wire.Begun); more > 0 || !said && !errors.Is(err, io.EOF) {
+		a.Log.Warn("a session said what means nothing", "session", s.name(), "grant", s.Stem.Grant(), "question", fmt.Sprintf("%T", q), "more", more, "error", err)
+	}
+	a.closeSession(s.N)
 }
 
 // mayAskPAM holds the PAM socket to root and to PAM's questions. Its mode says the same; this does not rely on it.
@@ -156,10 +137,12 @@ func (a *Agent) mayAskPAM(q wire.Question, p *peer) error {
 	if p.effective != 0 {
 		return fmt.Errorf("uid %d asked on root's socket", p.effective)
 	}
-	if _, wrong := q.(*wire.Principals); wrong {
-		return errors.New("a certificate question on PAM's socket")
+	switch q.(type) {
+	case *wire.Account, *wire.Open, *wire.Close:
+		return nil
+	default:
+		return fmt.Errorf("%T on PAM's socket", q)
 	}
-	return nil
 }
 
 // mayAskPrincipals holds the other socket to the helper's account (and root, for diagnosis) and to its one question.

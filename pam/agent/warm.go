@@ -8,6 +8,8 @@ import (
 	"path/filepath"
 	"strings"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // Moving a process between cgroups takes the kernel's one lock for that, whose first writer after a pause waits for an RCU
@@ -29,9 +31,14 @@ func (a *Agent) knocked() {
 
 // keepWarm runs until ctx ends. What it does changes nothing, so nothing it fails at matters.
 func (a *Agent) keepWarm(ctx context.Context) {
+	procs, err := unix.Open(a.OwnProcs, unix.O_WRONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return
+	}
+	defer unix.Close(procs)
 	for ctx.Err() == nil {
 		for int64(a.Clock.Boot()) < a.warmUntil.Load() && ctx.Err() == nil {
-			_ = os.WriteFile(a.OwnProcs, []byte("0"), 0)
+			_, _ = unix.Write(procs, []byte("0"))
 			select {
 			case <-ctx.Done():
 			case <-a.Clock.After(warmEvery):

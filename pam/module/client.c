@@ -27,6 +27,8 @@ static size_t field_count(char kind)
 	case 'O':
 	case 'C':
 		return 6;
+	case 'B':
+		return 1;
 	default:
 		return 0;
 	}
@@ -100,6 +102,8 @@ bool pim_decode(const uint8_t *buf, size_t size, struct pim_answer *a)
 	if (get_u32(buf) != size - PIM_PREFIX || memcmp(buf + PIM_PREFIX, magic, sizeof magic) != 0)
 		return false;
 	if (!take_field(&rest, &left, a->principal, sizeof a->principal) ||
+	    !take_field(&rest, &left, a->session, sizeof a->session) ||
+	    !take_field(&rest, &left, a->run_as, sizeof a->run_as) ||
 	    !take_field(&rest, &left, a->text, sizeof a->text) || left != 0) {
 		memset(a, 0, sizeof *a);
 		return false;
@@ -156,6 +160,20 @@ bool pim_is_grant(const char *s, size_t n)
 		if (!(s[i] >= 'a' && s[i] <= 'z') && !(s[i] >= '2' && s[i] <= '7'))
 			return false;
 	return true;
+}
+
+bool pim_names(const char *list, const char *name)
+{
+	size_t n = strlen(name);
+
+	for (const char *at = list; n > 0 && *at; at += strspn(at, " ")) {
+		size_t word = strcspn(at, " ");
+
+		if (word == n && memcmp(at, name, n) == 0)
+			return true;
+		at += word;
+	}
+	return false;
 }
 
 /* ---- the socket ---- */
@@ -327,19 +345,35 @@ static int put_question(const char *path, const struct pim_question *q, int64_t 
 	return fd;
 }
 
-bool pim_ask(const char *path, const struct pim_question *q, struct pim_answer *a)
+/* Keeps fd as the line when there is one to keep it for; else, and without *line, closes it. */
+static void keep_line(int fd, const struct pim_answer *a, struct pim_line *line)
+{
+	struct stat st;
+
+	if (!line || !a->allow || a->session[0] == 0 || fstat(fd, &st) != 0) {
+		close(fd);
+		return;
+	}
+	*line = (struct pim_line){ fd, st.st_dev, st.st_ino };
+}
+
+bool pim_ask(const char *path, const struct pim_question *q, struct pim_answer *a, struct pim_line *line)
 {
 	uint8_t answer[PIM_PREFIX + PIM_MAX_ANSWER + 1];
 	int64_t deadline = now_ms() + PIM_DEADLINE_MS;
 	int fd = put_question(path, q, deadline);
 	ssize_t got;
+	bool heard;
 
 	memset(a, 0, sizeof *a);
+	if (line)
+		*line = (struct pim_line){ -1, 0, 0 };
 	if (fd < 0)
 		return false;
 	got = receive_all(fd, answer, sizeof answer, deadline);
-	close(fd);
-	return got >= 0 && pim_decode(answer, (size_t)got, a);
+	heard = got >= 0 && pim_decode(answer, (size_t)got, a);
+	keep_line(fd, a, line);
+	return heard;
 }
 
 void pim_tell(const char *path, const struct pim_question *q)
@@ -348,4 +382,27 @@ void pim_tell(const char *path, const struct pim_question *q)
 
 	if (fd >= 0)
 		close(fd);
+}
+
+/* The process is not ours: somebody may have closed the descriptor, and the number be another's now. */
+static bool is_ours(const struct pim_line *line)
+{
+	struct stat st;
+
+	return line->fd >= 0 && fstat(line->fd, &st) == 0 && st.st_dev == line->dev && st.st_ino == line->ino;
+}
+
+bool pim_say(const struct pim_line *line, const struct pim_question *q)
+{
+	uint8_t buf[256];
+	size_t n = pim_encode(q, buf, sizeof buf);
+
+	return n && is_ours(line) && send(line->fd, buf, n, MSG_NOSIGNAL | MSG_DONTWAIT) == (ssize_t)n;
+}
+
+void pim_hang_up(struct pim_line *line)
+{
+	if (is_ours(line))
+		close(line->fd);
+	line->fd = -1;
 }

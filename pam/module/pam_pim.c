@@ -17,15 +17,12 @@
  */
 #define _GNU_SOURCE
 #include "client.h"
+#include "host.h"
 
-#include <errno.h>
-#include <fcntl.h>
 #include <security/pam_ext.h>
 #include <security/pam_modules.h>
-#include <security/pam_modutil.h>
-#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #define EXPORT __attribute__((visibility("default")))
@@ -92,47 +89,6 @@ static const char *item(pam_handle_t *pamh, int which)
 	return value;
 }
 
-/* ---- who is governed ---- */
-
-static bool observing(const struct setting *s)
-{
-	struct stat st;
-
-	return lstat(s->state, &st) != 0 && errno == ENOENT;
-}
-
-/* A name that cannot be a file of ours, or a file we cannot ask about, counts as listed. */
-static bool listed(const struct setting *s, const char *name)
-{
-	char path[4096];
-	struct stat st;
-	size_t n = strnlen(name, PIM_MAX_NAME + 1);
-	int wrote;
-
-	if (n == 0 || n > PIM_MAX_NAME || name[0] == '.' || strchr(name, '/'))
-		return true;
-	wrote = snprintf(path, sizeof path, "%s/%s", s->state, name);
-	if (wrote < 0 || (size_t)wrote >= sizeof path)
-		return true;
-	if (lstat(path, &st) == 0 || errno != ENOENT)
-		return true;
-	return lstat(s->state, &st) != 0 || !S_ISDIR(st.st_mode);
-}
-
-/* Asked by the name given, by the uid's own name, and for uid 0 as root. */
-static bool governed(pam_handle_t *pamh, const struct setting *s, const char *name)
-{
-	const struct passwd *pw;
-
-	if (listed(s, name))
-		return true;
-	pw = pam_modutil_getpwnam(pamh, name);
-	if (!pw || (pw->pw_uid == 0 && listed(s, "root")))
-		return true;
-	pw = pam_modutil_getpwuid(pamh, pw->pw_uid);
-	return !pw || listed(s, pw->pw_name);
-}
-
 /* ---- asking ---- */
 
 static const char caller_is_root[] = "pim_caller_is_root";
@@ -171,24 +127,82 @@ static struct pim_question question(pam_handle_t *pamh, char kind)
 }
 
 /* True only for a well-formed allowance. Otherwise *a holds the agent's text or ours. */
-static bool ask(pam_handle_t *pamh, const struct setting *s, char kind, struct pim_answer *a)
+static bool ask(pam_handle_t *pamh, const struct setting *s, char kind, struct pim_answer *a, struct pim_line *line)
 {
 	static const char unheard[] =
 		"pim-ssh: refused: the agent gave no answer; next: tell an operator to run `pim-hostd doctor`";
 	struct pim_question q = question(pamh, kind);
 
-	if (!pim_ask(s->socket, &q, a))
+	if (!pim_ask(s->socket, &q, a, line))
 		memcpy(a->text, unheard, sizeof unheard);
 	return a->allow;
 }
 
+/* ---- what account leaves for open_session ---- */
+
+static const char account_said[] = "pim_account_said";
+
+struct said {
+	struct pim_answer answer;
+	struct pim_line line;
+};
+
+static void let_go(pam_handle_t *pamh, void *data, int status)
+{
+	struct said *said = data;
+
+	(void)pamh;
+	(void)status;
+	if (said)
+		pim_hang_up(&said->line);
+	free(said);
+}
+
+/* Keeps what a line was kept for, in place of all before it. */
+static void keep(pam_handle_t *pamh, const struct pim_answer *a, struct pim_line *line)
+{
+	struct said *said = line->fd < 0 ? NULL : malloc(sizeof *said);
+
+	if (said)
+		*said = (struct said){ *a, *line };
+	else
+		pim_hang_up(line);
+	if (pam_set_data(pamh, account_said, said, let_go) != PAM_SUCCESS)
+		let_go(pamh, said, 0);
+}
+
+static const struct said *kept(const pam_handle_t *pamh)
+{
+	const void *value = NULL;
+
+	return pam_get_data(pamh, account_said, &value) == PAM_SUCCESS ? value : NULL;
+}
+
+/*
+ * Whether this run has its allowance already: account's answer has put it into its
+ * session, the kernel says that it still lives there and nowhere else, it goes on as an
+ * account of that answer, and the agent that gave it hears so. All else is asked.
+ */
+static bool has_begun(pam_handle_t *pamh)
+{
+	struct pim_question q = { 'B', { item(pamh, PAM_USER) } };
+	const struct said *said = kept(pamh);
+
+	return said && door_of(item(pamh, PAM_SERVICE)) == DOOR_SUDO && pim_names(said->answer.run_as, q.fields[0]) &&
+	       pim_inside(said->answer.session) && pim_say(&said->line, &q);
+}
+
+/* ---- the verdict ---- */
+
 /* Asks, tells the person, and gives the verdict; while observing that is always yes. */
 static int judge(pam_handle_t *pamh, const struct setting *s, char kind, int flags)
 {
-	bool enforcing = !observing(s);
+	bool enforcing = !pim_observing(s->state);
+	struct pim_line line;
 	struct pim_answer a;
-	bool yes = ask(pamh, s, kind, &a);
+	bool yes = ask(pamh, s, kind, &a, &line);
 
+	keep(pamh, &a, &line);
 	if (yes || enforcing)
 		tell(pamh, &a, flags);
 	return yes || !enforcing ? PAM_SUCCESS : PAM_PERM_DENIED;
@@ -201,55 +215,17 @@ static bool asked(pam_handle_t *pamh, const struct setting *s, char kind)
 
 	switch (door_of(item(pamh, PAM_SERVICE))) {
 	case DOOR_SSHD:
-		return observing(s) || governed(pamh, s, item(pamh, PAM_USER));
+		return pim_observing(s->state) || pim_governed(pamh, s->state, item(pamh, PAM_USER));
 	case DOOR_SUDO:
 		return !root;
 	case DOOR_CALLER:
-		return kind == 'A' && !root && !observing(s);
+		return kind == 'A' && !root && !pim_observing(s->state);
 	case DOOR_TARGET:
-		return kind == 'A' && !root && !observing(s) && governed(pamh, s, item(pamh, PAM_USER));
+		return kind == 'A' && !root && !pim_observing(s->state) && pim_governed(pamh, s->state, item(pamh, PAM_USER));
 	case DOOR_LOGIN:
-		return kind == 'A' && !observing(s) && governed(pamh, s, item(pamh, PAM_USER));
+		return kind == 'A' && !pim_observing(s->state) && pim_governed(pamh, s->state, item(pamh, PAM_USER));
 	case DOOR_OWN:
 		break;
-	}
-	return false;
-}
-
-/* ---- inside ---- */
-
-static bool is_unit(const char *s, size_t n)
-{
-	static const char suffix[] = ".service";
-	const size_t tail = sizeof suffix - 1;
-
-	return n > tail && memcmp(s + n - tail, suffix, tail) == 0 && pim_is_grant(s, n - tail);
-}
-
-/* Whether the kernel says this process lives in a grant's unit, in any hierarchy. */
-static bool inside_unit(void)
-{
-	char text[16384];
-	size_t have = 0, start = 0;
-	ssize_t did = 1;
-	int fd = open("/proc/self/cgroup", O_RDONLY | O_CLOEXEC);
-
-	if (fd < 0)
-		return false;
-	while (did != 0 && have < sizeof text) {
-		did = read(fd, text + have, sizeof text - have);
-		if (did < 0 && errno != EINTR)
-			break;
-		if (did > 0)
-			have += (size_t)did;
-	}
-	close(fd);
-	for (size_t i = 0; i < have; i++) {
-		if (text[i] != '/' && text[i] != '\n')
-			continue;
-		if (is_unit(text + start, i - start))
-			return true;
-		start = i + 1;
 	}
 	return false;
 }
@@ -277,7 +253,9 @@ EXPORT int pam_sm_open_session(pam_handle_t *pamh, int flags, int argc, const ch
 	if (s.broken)
 		return PAM_PERM_DENIED;
 	if (s.inside)
-		return inside_unit() ? PAM_SUCCESS : PAM_IGNORE;
+		return pim_inside(NULL) ? PAM_SUCCESS : PAM_IGNORE;
+	if (has_begun(pamh))
+		return PAM_SUCCESS;
 	verdict = asked(pamh, &s, 'O') ? judge(pamh, &s, 'O', flags) : PAM_SUCCESS;
 	/* sshd goes on after a failed open_session; it cannot go on after this. */
 	if (verdict != PAM_SUCCESS && door_of(item(pamh, PAM_SERVICE)) == DOOR_SSHD)
@@ -292,8 +270,8 @@ EXPORT int pam_sm_close_session(pam_handle_t *pamh, int flags, int argc, const c
 
 	(void)flags;
 	if (s.inside && !s.broken)
-		return inside_unit() ? PAM_SUCCESS : PAM_IGNORE;
-	if (!s.broken && asked(pamh, &s, 'C'))
+		return pim_inside(NULL) ? PAM_SUCCESS : PAM_IGNORE;
+	if (!s.broken && !kept(pamh) && asked(pamh, &s, 'C')) /* the end of a line that was kept says it all */
 		pim_tell(s.socket, &q);
 	return PAM_SUCCESS;
 }

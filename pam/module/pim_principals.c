@@ -23,7 +23,7 @@ int main(int argc, char **argv)
 	if (argc != 5)
 		return 1;
 	struct pim_question q = { 'P', { argv[1], argv[2], argv[3], argv[4] } };
-	if (!pim_ask(PIM_SOCKET, &q, &a) || !a.allow)
+	if (!pim_ask(PIM_SOCKET, &q, &a, NULL) || !a.allow)
 		return 1;
 	n = strlen(a.principal);
 	if (!pim_is_grant(a.principal, n))

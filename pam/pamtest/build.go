@@ -18,7 +18,7 @@ type Program struct {
 
 // Module is pam_pim.so.
 func Module() Program {
-	return Program{Output: "pam_pim.so", Sources: []string{"pam_pim.c"},
+	return Program{Output: "pam_pim.so", Sources: []string{"pam_pim.c", "governed.c", "cgroup.c", "host.h"},
 		Flags: []string{"-shared", "-fPIC", "-Wl,-z,defs", "-lpam"}}
 }
 

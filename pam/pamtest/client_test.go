@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"encoding/binary"
 	"encoding/hex"
+	"errors"
 	"io"
 	"os"
 	"os/exec"
@@ -73,6 +74,39 @@ func TestTextForThePersonIsPrintableUTF8(t *testing.T) {
 	}
 }
 
+func TestOnlyAWholeWordOfAListIsNamed(t *testing.T) {
+	runner := vectorRunner(t)
+	for sentence, c := range map[string]struct {
+		list, name string
+		want       bool
+	}{
+		"the one word":              {"root", "root", true},
+		"the first":                 {"postgres root www", "postgres", true},
+		"one between":               {"postgres root www", "root", true},
+		"the last":                  {"postgres root www", "www", true},
+		"the beginning of a word":   {"postgres", "post", false},
+		"the end of a word":         {"postgres", "gres", false},
+		"a word and more":           {"post", "postgres", false},
+		"two words at once":         {"postgres root", "postgres root", false},
+		"another case":              {"root", "ROOT", false},
+		"nobody":                    {"postgres root", "", false},
+		"nobody, of nobody":         {"", "", false},
+		"a space, of spaces":        {"   ", " ", false},
+		"nobody, between two words": {"postgres  root", "", false},
+		"of an empty list":          {"", "root", false},
+		"behind two spaces":         {"postgres  root", "root", true},
+	} {
+		t.Run(sentence, func(t *testing.T) {
+			err := exec.Command(runner, "names", c.list, c.name).Run()
+			var exit *exec.ExitError
+			if errors.As(err, &exit) && exit.ExitCode() == 1 && !c.want || err == nil && c.want {
+				return
+			}
+			t.Errorf("%v, want %v", err, c.want)
+		})
+	}
+}
+
 // FuzzClientReadsAnswersAsWireDoes gives every input to the Go and, under ASan
 // and UBSan, the C decoder, and wants one opinion.
 func FuzzClientReadsAnswersAsWireDoes(f *testing.F) {
@@ -125,7 +159,7 @@ func readDecoded(t *testing.T, r io.Reader) (wire.Answer, bool) {
 	if err := binary.Read(r, binary.LittleEndian, &head); err != nil {
 		t.Fatal(err)
 	}
-	var s [2]string
+	var s [4]string
 	for i := range s {
 		var n uint16
 		if err := binary.Read(r, binary.LittleEndian, &n); err != nil {
@@ -137,5 +171,5 @@ func readDecoded(t *testing.T, r io.Reader) (wire.Answer, bool) {
 		}
 		s[i] = string(b)
 	}
-	return wire.Answer{Allow: head.Allow == 1, Seconds: head.Seconds, Principal: s[0], Text: s[1]}, head.OK == 1
+	return wire.Answer{Allow: head.Allow == 1, Seconds: head.Seconds, Principal: s[0], Session: s[1], RunAs: s[2], Text: s[3]}, head.OK == 1
 }

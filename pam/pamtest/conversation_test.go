@@ -28,9 +28,14 @@ type conversation struct {
 	RHost   string
 	TTY     string
 	Auth    string // SSH_AUTH_INFO_0
-	Calls   string // of A(ccount), O(pen), C(lose); "AOC" is all, in order
+	Target  string // what PAM_USER becomes after account, as sudo sets it; "" for as it is
+	Calls   string // of A(ccount), O(pen), C(lose), made in this order
 	Cgroup  string // directory of the cgroup to talk from, "" for any
+	Also    string // directory of a second hierarchy's cgroup, "" for any
 	Silent  bool   // pass PAM_SILENT, as sudo does
+
+	Pause time.Duration // after account
+	Swap  string        // after account, what the highest socket becomes: "close" for nothing, "file" or "socket" for another; "" for as it is
 
 	CloseLow bool   // close descriptors 0, 1 and 2 first
 	Files    uint64 // RLIMIT_NOFILE, 0 for as it is
@@ -43,6 +48,7 @@ type conversation struct {
 type told struct {
 	Results map[string]string        // by call: "success" or PAM's words
 	Lasted  map[string]time.Duration // by call
+	Swapped string                   // what is wrong with the other, once PAM has ended
 	Said    []string                 // what the module gave the conversation: "info: …", "error: …"
 	code    int                      // exit code of the process; 1 when the module ended it
 	stderr  string
@@ -89,6 +95,9 @@ func (s *sandbox) hold(c conversation) told {
 	if c.Cgroup != "" {
 		args = in(c.Cgroup, args...)
 	}
+	if c.Also != "" {
+		args = in(c.Also, args...)
+	}
 	cmd := s.command(ctx, args...)
 	var stderr strings.Builder
 	cmd.Stderr = &stderr
@@ -132,21 +141,80 @@ func converse(spec string) error {
 	if c.Silent {
 		flags = pam.Silent
 	}
-	for _, call := range []struct {
-		letter, name string
-		do           func(pam.Flags) error
-	}{{"A", "account", t.AcctMgmt}, {"O", "open", t.OpenSession}, {"C", "close", t.CloseSession}} {
-		if !strings.Contains(c.Calls, call.letter) {
-			continue
-		}
+	swap := &swapped{how: c.Swap}
+	for _, letter := range c.Calls {
+		call := map[rune]struct {
+			name string
+			do   func(pam.Flags) error
+		}{'A': {"account", t.AcctMgmt}, 'O': {"open", t.OpenSession}, 'C': {"close", t.CloseSession}}[letter]
 		begin := time.Now()
 		out.Results[call.name] = verdict(call.do(flags))
 		out.Lasted[call.name] = time.Since(begin)
+		if letter == 'A' {
+			if err := between(t, c, swap); err != nil {
+				return err
+			}
+		}
 	}
 	if err := t.End(); err != nil {
 		return err
 	}
+	out.Swapped = swap.wrong()
 	return json.NewEncoder(report).Encode(out)
+}
+
+// between is what happens after account.
+func between(t *pam.Transaction, c conversation, s *swapped) error {
+	<-time.After(c.Pause)
+	if err := s.take(); err != nil {
+		return err
+	}
+	if c.Target == "" {
+		return nil
+	}
+	return t.SetItem(pam.User, c.Target)
+}
+
+// swapped is a descriptor whose number was the module's.
+type swapped struct {
+	how    string
+	number int
+	far    int // the other end of what has the number now
+}
+
+// take gives the number of the newest socket to something else.
+func (s *swapped) take() error {
+	if s.how == "" {
+		return nil
+	}
+	for fd := range 64 {
+		if link, _ := os.Readlink(fmt.Sprintf("/proc/self/fd/%d", fd)); strings.HasPrefix(link, "socket:") {
+			s.number = fd
+		}
+	}
+	if s.how == "close" {
+		return syscall.Close(s.number)
+	}
+	pair := make([]int, 2)
+	err := syscall.Pipe(pair)
+	if s.how == "socket" {
+		var two [2]int
+		two, err = syscall.Socketpair(syscall.AF_UNIX, syscall.SOCK_STREAM, 0)
+		pair = []int{two[1], two[0]}
+	}
+	s.far = pair[0]
+	return errors.Join(err, syscall.SetNonblock(s.far, true), syscall.Dup3(pair[1], s.number, 0), syscall.Close(pair[1]))
+}
+
+// wrong says what was done to it.
+func (s *swapped) wrong() string {
+	if s.far == 0 {
+		return ""
+	}
+	if n, err := syscall.Read(s.far, make([]byte, 1)); err != syscall.EAGAIN {
+		return fmt.Sprintf("what has the number now was written to or closed: %d, %v", n, err)
+	}
+	return ""
 }
 
 func start(c conversation, out *told) (*pam.Transaction, error) {

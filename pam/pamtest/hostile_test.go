@@ -244,7 +244,7 @@ func TestModuleUnderSanitizers(t *testing.T) {
 		"allowed":            {answering(wire.Answer{Allow: true, Text: strings.Repeat("ü", 300)}), "success"},
 		"refused":            {denying, denied},
 		"garbage":            {sending([]byte(strings.Repeat("\xff", 4096))), denied},
-		"the longest answer": {sending(frame("PIM1\x00\x00\x00\x00\x00\x00\x00\xf3\x03" + strings.Repeat("\xe6", 1011))), denied},
+		"the longest answer": {sending(frame("PIM1\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\xef\x03" + strings.Repeat("\xe6", 1007))), denied},
 	} {
 		t.Run(sentence, func(t *testing.T) {
 			st := newStack(s, t, module, []string{})

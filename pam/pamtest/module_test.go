@@ -230,11 +230,11 @@ func frame(body string) []byte {
 }
 
 // good is an allowance byte for byte.
-var good = frame("PIM1\x01\x10\x00\x00\x00\x00\x00\x00\x00")
+var good = frame("PIM1\x01\x10\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00")
 
 func TestOnlyAWellFormedAllowanceAllows(t *testing.T) {
 	s, module := newSandbox(t), buildModule(t)
-	huge := append(frame("PIM1\x01\x10\x00\x00\x00\x00\x00"), make([]byte, 1<<20)...)
+	huge := append(frame("PIM1\x01\x10\x00\x00\x00\x00\x00\x00\x00\x00\x00"), make([]byte, 1<<20)...)
 	for sentence, c := range map[string]struct {
 		do   script
 		want string
@@ -245,12 +245,12 @@ func TestOnlyAWellFormedAllowanceAllows(t *testing.T) {
 		"a refusal":                          {denying, denied},
 		"nothing, and the line is closed":    {sending(nil), denied},
 		"garbage":                            {sending([]byte("HTTP/1.1 200 OK\r\n\r\n")), denied},
-		"verdict two":                        {sending(frame("PIM1\x02\x10\x00\x00\x00\x00\x00\x00\x00")), denied},
+		"verdict two":                        {sending(frame("PIM1\x02\x10\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00")), denied},
 		"an allowance cut short":             {sending(good[:len(good)-1]), denied},
 		"an allowance and one byte":          {sending(append(good[:len(good):len(good)], 0)), denied},
 		"an allowance twice":                 {sending(append(good[:len(good):len(good)], good...)), denied},
 		"a megabyte":                         {sending(huge), denied},
-		"an allowance in another's language": {sending(frame("PIM2\x01\x10\x00\x00\x00\x00\x00\x00\x00")), denied},
+		"an allowance in another's language": {sending(frame("PIM2\x01\x10\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00")), denied},
 	} {
 		t.Run(sentence, func(t *testing.T) {
 			st := newStack(s, t, module, []string{})

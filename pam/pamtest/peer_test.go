@@ -26,6 +26,7 @@ type heard struct {
 	peer  uint32 // the uid SO_PEERCRED says
 	uid   string // the Uid line of /proc/PID/status: real, effective, saved, fs
 	inner string // the pid in the sandbox
+	line  bool   // said on a connection that had its answer
 }
 
 // peer is the other end of the module's socket: an agent that does as it is told.
@@ -35,6 +36,7 @@ type peer struct {
 	incurious bool // do not look into /proc, which takes longer than all the rest
 	mu        sync.Mutex
 	heard     []heard
+	hungUp    chan struct{} // closed when the module ends a connection; nil for nobody to be told
 }
 
 // script is what a peer does with one connection after it has read the question.
@@ -171,6 +173,19 @@ func (p *peer) one(c *net.UnixConn, do script) {
 	p.heard = append(p.heard, who)
 	p.mu.Unlock()
 	do(c, who.q)
+	_ = c.CloseWrite()
+	for { // until the module hangs up
+		more, err := wire.ReadQuestion(c)
+		if err != nil && p.hungUp != nil {
+			close(p.hungUp)
+		}
+		if err != nil {
+			return
+		}
+		p.mu.Lock()
+		p.heard = append(p.heard, heard{q: more, pid: who.pid, line: true})
+		p.mu.Unlock()
+	}
 }
 
 // questions is what was asked so far.
@@ -205,6 +220,8 @@ func (p *peer) kinds() string {
 			out = append(out, "A "+q.Service)
 		case *wire.Open:
 			out = append(out, "O "+q.Service)
+		case *wire.Begun:
+			out = append(out, "B "+q.User)
 		case *wire.Close:
 			out = append(out, "C "+q.Service)
 		case *wire.Principals:

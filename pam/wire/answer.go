@@ -13,6 +13,8 @@ type Answer struct {
 	Allow     bool
 	Seconds   uint32 // left of the window; 0 on a denial
 	Principal string // for Principals: "pim-g-<stem>"; else ""
+	Session   string // for Account that put the asking process there: the cgroup "pim-g-<stem>.service/s-<N>"; else ""
+	RunAs     string // beside Session: the accounts that its grants run commands as, parted by single spaces; else ""
 	Text      string // one line for the person, "" for none; control bytes are not shown
 }
 
@@ -27,7 +29,7 @@ func EncodeAnswer(a Answer) ([]byte, error) {
 	}
 	b := append([]byte(magic), verdict)
 	b = order.AppendUint32(b, a.Seconds)
-	for _, s := range []string{a.Principal, a.Text} {
+	for _, s := range []string{a.Principal, a.Session, a.RunAs, a.Text} {
 		var err error
 		if b, err = appendField(b, s); err != nil {
 			return nil, fmt.Errorf("answer: %w", err)
@@ -43,15 +45,15 @@ func DecodeAnswer(b []byte) (Answer, error) {
 	if err != nil {
 		return Answer{}, fmt.Errorf("answer: %w", err)
 	}
-	a := Answer{Allow: r.byte() == allowed, Seconds: r.uint32(), Principal: r.field(), Text: r.field()}
+	a := Answer{Allow: r.byte() == allowed, Seconds: r.uint32(), Principal: r.field(), Session: r.field(), RunAs: r.field(), Text: r.field()}
 	if err := r.done(); err != nil {
 		return Answer{}, fmt.Errorf("answer: %w", err)
 	}
 	return a, nil
 }
 
-// ReadAnswer reads the one answer a connection carries, and then its end: a
-// stream that goes on after the answer is refused, as the C side refuses it.
+// ReadAnswer reads the one answer a connection carries, and then the stream's end: one
+// that goes on after the answer is refused, as the C side refuses it.
 func ReadAnswer(r io.Reader) (Answer, error) {
 	b, err := io.ReadAll(io.LimitReader(r, prefix+MaxAnswer+1))
 	if err != nil {
@@ -61,8 +63,8 @@ func ReadAnswer(r io.Reader) (Answer, error) {
 }
 
 // WriteAnswer writes a in one Write. An answer too long to send is sent as a bare
-// denial and reported. The caller closes the connection at once: until
-// then the C side waits.
+// denial and reported. The caller closes the connection for writing at
+// once: until then the C side waits.
 func WriteAnswer(w io.Writer, a Answer) error {
 	b, bad := EncodeAnswer(a)
 	if bad != nil {

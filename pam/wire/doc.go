@@ -10,8 +10,10 @@
 // that is pam/agent. The C half of the same language is pam/module/client.c;
 // both run the vectors in testdata.
 //
-// One connection carries one question and one answer, and then the agent
-// closes it: the C side takes an answer only when the stream ends after it.
+// One connection carries one question and one answer, and then the agent says
+// no more on it: the C side takes an answer only when the stream ends after it.
+// Where Account's answer names a session, the asker may keep its own end open:
+// one Begun, and then its closing, tell what became of that session.
 //
 // Read question.go first, then answer.go; frame.go is what they share.
 package wire

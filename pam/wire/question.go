@@ -8,7 +8,7 @@ import (
 // MaxQuestion is the most a question's length prefix may say, in bytes.
 const MaxQuestion = 16384
 
-// Question is one of Account, Open, Close or Principals; nothing else.
+// Question is one of Account, Open, Begun, Close or Principals; nothing else.
 type Question interface {
 	kind() byte
 	fields() []*string
@@ -35,6 +35,14 @@ type Open struct {
 	AuthInfo string // sshd's SSH_AUTH_INFO_0: "publickey TYPE BASE64", one line per method
 }
 
+// Begun tells that the session which Account's answer named has begun: open_session
+// needed no question. It is said on the connection that the answer came by and on no
+// other, it asks for nothing and nothing answers it. That connection's end is the
+// session's.
+type Begun struct {
+	User string // PAM_USER: the account that commands run as
+}
+
 // Close tells that the session Open began is over. Its answer is not read by anyone.
 type Close struct {
 	Service  string
@@ -56,6 +64,7 @@ type Principals struct {
 
 func (*Account) kind() byte    { return 'A' }
 func (*Open) kind() byte       { return 'O' }
+func (*Begun) kind() byte      { return 'B' }
 func (*Close) kind() byte      { return 'C' }
 func (*Principals) kind() byte { return 'P' }
 
@@ -66,6 +75,8 @@ func (q *Account) fields() []*string {
 func (q *Open) fields() []*string {
 	return []*string{&q.Service, &q.User, &q.RUser, &q.RHost, &q.TTY, &q.AuthInfo}
 }
+
+func (q *Begun) fields() []*string { return []*string{&q.User} }
 
 func (q *Close) fields() []*string {
 	return []*string{&q.Service, &q.User, &q.RUser, &q.RHost, &q.TTY, &q.AuthInfo}
@@ -82,6 +93,8 @@ func blank(kind byte) Question {
 		return &Account{}
 	case 'O':
 		return &Open{}
+	case 'B':
+		return &Begun{}
 	case 'C':
 		return &Close{}
 	case 'P':

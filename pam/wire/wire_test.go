@@ -82,7 +82,7 @@ func TestAnswerVectors(t *testing.T) {
 				return
 			}
 			seconds, bad := strconv.ParseUint(v.says[0], 10, 32)
-			want := Answer{Allow: v.is == "allow", Seconds: uint32(seconds), Principal: v.says[1], Text: v.says[2]}
+			want := Answer{Allow: v.is == "allow", Seconds: uint32(seconds), Principal: v.says[1], Session: v.says[2], RunAs: v.says[3], Text: v.says[4]}
 			if err != nil || bad != nil || a != want {
 				t.Errorf("read as %+v (%v, %v), want %+v", a, err, bad, want)
 			}

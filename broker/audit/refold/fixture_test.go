@@ -72,11 +72,7 @@ func (o *owner) sign(head statement.LogHead, state statement.Hash) audit.Signed 
 	if err != nil {
 		o.t.Fatal(err)
 	}
-	public, err := statement.KeyOf(key.PublicKey())
-	if err != nil {
-		o.t.Fatal(err)
-	}
-	signed, err := audit.Open(text, deployment, map[statement.BrokerName]statement.Key{"b1": public})
+	signed, err := audit.Open(text, deployment, map[statement.BrokerName]statement.Key{"b1": signtest.Public(key)})
 	if err != nil {
 		o.t.Fatal(err)
 	}

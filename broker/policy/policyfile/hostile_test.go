@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -41,17 +42,27 @@ func TestThreatHostileFilesEndSoon(t *testing.T) {
 		"bytes that are no text": strings.Repeat("\xff", half),
 	} {
 		t.Run(what, func(t *testing.T) {
-			start := time.Now()
+			start := worked(t)
 			_, err := Parse("policy.yaml", []byte(text))
 			var found Errors
 			if !errors.As(err, &found) || len(found) > maxProblems {
 				t.Errorf("%d problems told: %.80v", len(found), err)
 			}
-			if took := time.Since(start); took > 20*time.Second {
+			if took := worked(t) - start; took > 20*time.Second {
 				t.Errorf("took %s", took)
 			}
 		})
 	}
+}
+
+// worked is how long this process has been on a processor: what else the machine does is no fault of a file's.
+func worked(t *testing.T) time.Duration {
+	t.Helper()
+	var used syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &used); err != nil {
+		t.Fatal(err)
+	}
+	return time.Duration(used.Utime.Nano() + used.Stime.Nano())
 }
 
 func staircase(steps int) string {

@@ -17,6 +17,13 @@ import (
 // socket's path for SSH_AUTH_SOCK. It holds no other keys and takes none.
 func Agent(t testing.TB, signers ...ssh.Signer) string {
 	t.Helper()
+	return Serve(t, func(conn net.Conn) { _ = agent.ServeAgent(keyring{signers: signers}, conn) })
+}
+
+// Serve has each connection to a socket answered, side by side, until the test ends, and returns the socket's path. Each is
+// closed when answer returns.
+func Serve(t testing.TB, answer func(net.Conn)) string {
+	t.Helper()
 	dir, err := os.MkdirTemp("", "agent") // t.TempDir's path is too long for a socket
 	if err != nil {
 		t.Fatal(err)
@@ -38,7 +45,7 @@ func Agent(t testing.TB, signers ...ssh.Signer) string {
 			}
 			go func() {
 				defer conn.Close()
-				_ = agent.ServeAgent(keyring{signers: signers}, conn)
+				answer(conn)
 			}()
 		}
 	}()

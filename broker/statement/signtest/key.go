@@ -12,6 +12,8 @@ import (
 	"fmt"
 
 	"golang.org/x/crypto/ssh"
+
+	"pim-ssh/broker/statement"
 )
 
 //go:embed testdata/*.key
@@ -43,6 +45,15 @@ func RSA(bits int) Key {
 		panic(err)
 	}
 	return keyOf(private)
+}
+
+// Public returns the public half as statements name it. It panics on a type that no statement takes.
+func Public(signer ssh.Signer) statement.Key {
+	key, err := statement.KeyOf(signer.PublicKey())
+	if err != nil {
+		panic(err)
+	}
+	return key
 }
 
 // PEM returns the private half as ssh-keygen writes it, without passphrase.

@@ -1,12 +1,15 @@
 package labtest
 
 import (
+	"cmp"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"testing"
@@ -33,9 +36,28 @@ func Up(t testing.TB, flags ...string) *Lab {
 		l.Do(t, "down")
 		letGo()
 	})
+	if !slices.Contains(flags, "--bare") {
+		if err := packaged(); err != nil {
+			t.Fatal(err)
+		}
+	}
 	l.Do(t, append([]string{"up"}, flags...)...)
 	return l
 }
+
+// packaged makes the packages once for all labs of this process: nothing changes them meanwhile.
+var packaged = sync.OnceValue(func() error {
+	top := filepath.Join(filepath.Dir(program()), "../..")
+	cache := cmp.Or(os.Getenv("LAB_CACHE"), filepath.Join(top, ".cache/lab"))
+	if err := os.MkdirAll(cache, 0o755); err != nil {
+		return err
+	}
+	out, err := exec.Command("flock", filepath.Join(cache, "build.lock"), "make", "-s", "-C", top, "package").CombinedOutput()
+	if err != nil {
+		return fmt.Errorf("make package: %w\n%s", err, out)
+	}
+	return os.Setenv("LAB_PACKAGED", "y")
+})
 
 // Name is what LAB is for the program: another process can use the same machines by it.
 func (l *Lab) Name() string { return l.name }
@@ -72,7 +94,10 @@ func (l *Lab) Do(t testing.TB, args ...string) Result {
 // Cut takes a machine's network away.
 func (l *Lab) Cut(t testing.TB, machine string) { t.Helper(); l.Do(t, "cut", machine) }
 
-// Heal gives it back.
+// CutTo loses what one machine sends to another, and only that, without a word to either.
+func (l *Lab) CutTo(t testing.TB, from, to string) { t.Helper(); l.Do(t, "cut", from, "--to", to) }
+
+// Heal undoes Cut, and every CutTo from that machine.
 func (l *Lab) Heal(t testing.TB, machine string) { t.Helper(); l.Do(t, "heal", machine) }
 
 // Kill ends pim-ssh's daemon on a machine by SIGKILL, and keeps it dead until Start.

@@ -13,16 +13,18 @@ func WaitFor(t testing.TB, what string, within time.Duration, holds func() bool)
 	}
 }
 
-// Poll asks at once and then every 20 ms until holds is true, or until the time is over; it returns the last answer.
+// Poll asks at once, and then again and again until holds is true or the time is over; it returns the last answer. It pauses for 20 ms,
+// or for as long as the answer took: asking shall not keep busy what is waited for.
 func Poll(within time.Duration, holds func() bool) bool {
-	tick := time.NewTicker(20 * time.Millisecond)
-	defer tick.Stop()
-	for end := time.Now().Add(within); ; <-tick.C {
+	end := time.Now().Add(within)
+	for {
+		asked := time.Now()
 		if holds() {
 			return true
 		}
 		if time.Now().After(end) {
 			return false
 		}
+		<-time.After(max(20*time.Millisecond, time.Since(asked)))
 	}
 }

@@ -7,9 +7,10 @@
  *   vectors flip FILE        each answer, with every byte set to every value, cut and
  *                            grown: decoding stays inside its buffer and lets nothing
  *                            but verdict 1 allow
+ *   vectors names L N        whether N is one of L's words: exits 0 or 1
  *   vectors clean            reads standard input, prints it cleaned
  *   vectors serve            decodes frame after frame for a fuzzer: u16 size and bytes in;
- *                            ok, allow, u32 seconds, u16 + principal, u16 + text out
+ *                            ok, allow, u32 seconds, and u16 + bytes of principal, session, accounts, text out
  */
 #include "client.h"
 
@@ -105,11 +106,12 @@ static void answer(const struct row *r)
 			fail(r, "not refused");
 		return;
 	}
-	if (!ok || r->count != 3)
+	if (!ok || r->count != 5)
 		fail(r, "refused");
 	else if (a.allow != (strcmp(r->is, "allow") == 0) || a.seconds != strtoul(r->says[0], NULL, 10))
 		fail(r, "wrong verdict or seconds");
-	else if (strcmp(a.principal, r->says[1]) != 0 || strcmp(a.text, r->says[2]) != 0)
+	else if (strcmp(a.principal, r->says[1]) != 0 || strcmp(a.session, r->says[2]) != 0 || strcmp(a.run_as, r->says[3]) != 0 ||
+	    strcmp(a.text, r->says[4]) != 0)
 		fail(r, "wrong strings");
 }
 
@@ -122,6 +124,7 @@ static void flip_one(const struct row *r, const uint8_t *b, size_t n)
 		fail(r, "allowed after a flip");
 	pim_clean(a.text);
 	(void)pim_is_grant(a.principal, strlen(a.principal));
+	(void)pim_names(a.run_as, a.session);
 }
 
 static void flip(const struct row *r)
@@ -179,6 +182,8 @@ static int serve(void)
 		put(head, sizeof head);
 		put(&a.seconds, sizeof a.seconds);
 		put_string(a.principal);
+		put_string(a.session);
+		put_string(a.run_as);
 		put_string(a.text);
 		fflush(stdout);
 	}
@@ -195,6 +200,8 @@ int main(int argc, char **argv)
 		return clean();
 	if (argc == 2 && strcmp(argv[1], "serve") == 0)
 		return serve();
+	if (argc == 4 && strcmp(argv[1], "names") == 0)
+		return !pim_names(argv[2], argv[3]);
 	if (argc != 3 || !(f = fopen(argv[2], "r")))
 		return 2;
 	while (fgets(line, sizeof line, f)) {
