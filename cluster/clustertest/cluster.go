@@ -73,7 +73,7 @@ type Broker struct {
 	starts bool           // somebody is starting it
 	joined statement.Disk // the disk an operator added it by; "": it founded the cluster
 	ahead  statement.Seconds
-	disk   trouble
+	ills   trouble
 	plan   *plan
 	killed int
 }
@@ -280,8 +280,8 @@ func (l *life) watchdog() {
 // stopped holds what a broker stopped for to what was done to it.
 func (b *Broker) stopped(why error) {
 	b.mu.Lock()
-	injected := b.disk.struck
-	b.disk.struck = false
+	injected := b.ills.struck
+	b.ills.struck = false
 	b.mu.Unlock()
 	if !injected {
 		b.cluster.wrong("%s stopped by itself: %v", b.Name, why)

@@ -90,7 +90,7 @@ func (l *life) struck(at cluster.Point, err error, do func() error) error {
 // pass takes as long as the disk, or the process, is held up.
 func (l *life) pass(cluster.Point) {
 	l.broker.mu.Lock()
-	slow, stall := l.broker.disk.slow, l.broker.disk.stall
+	slow, stall := l.broker.ills.slow, l.broker.ills.stall
 	l.broker.mu.Unlock()
 	if slow > 0 {
 		l.locked.Lock()
@@ -108,11 +108,11 @@ func (l *life) pass(cluster.Point) {
 func (b *Broker) strike(at cluster.Point) error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if b.disk.fails == 0 || b.disk.fails != syscall.ENOSPC && at == cluster.PointVote {
+	if b.ills.fails == 0 || b.ills.fails != syscall.ENOSPC && at == cluster.PointVote {
 		return nil
 	}
-	b.disk.struck = true
-	return b.disk.fails
+	b.ills.struck = true
+	return b.ills.fails
 }
 
 // planned returns the plan whose moment this is.
@@ -140,8 +140,8 @@ func (b *Broker) dieAt(p plan) {
 func (b *Broker) trouble(is trouble) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	is.struck = b.disk.struck
-	b.disk = is
+	is.struck = b.ills.struck
+	b.ills = is
 }
 
 // tear does a write and dies in the middle of it: what reached the disk is what a database that syncs its pages before

@@ -156,8 +156,8 @@ func (r *Run) canLose(b *Broker) bool {
 		}
 		var mine []string
 		for _, seat := range l.node.Seats() {
-			if seat.Votes {
-				mine = append(mine, string(seat.Name))
+			if seat.Votes && seat.Disk == r.cluster.brokers[seat.Name].disk() {
+				mine = append(mine, string(seat.Name)) // else a disk that is lost already
 			}
 		}
 		slices.Sort(mine)
@@ -227,4 +227,11 @@ func (r *Run) diskFails(_ context.Context, d *dice) {
 		}
 		return err // nil: it died of something else
 	})
+}
+
+// disk is the one an operator added the broker by, or none.
+func (b *Broker) disk() statement.Disk {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.joined
 }

@@ -242,7 +242,10 @@ func (r *Run) checkHosts(opened map[broker.Stem]broker.Grant, ended map[broker.S
 // checkAudit has the auditor's judge read every broker's record.
 func (r *Run) checkAudit() []string {
 	var wrong []string
-	for _, e := range r.final {
+	for i, e := range r.final {
+		if i > 0 && e.digest == r.final[0].digest && slices.EqualFunc(e.leaves, r.final[0].leaves, bytes.Equal) {
+			continue // the same record
+		}
 		files := fstest.MapFS{}
 		head, grown, err := audit.Grow(statement.LogHead{}, audit.FromFS(files), e.leaves)
 		if err != nil {
