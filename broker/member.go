@@ -162,6 +162,22 @@ func (t *turn) cluster(c Command) (Outcome, error) {
 	return out, err
 }
 
+// CheckAdded verifies the statement by which an operator adds a broker. Whether it was filed, and whether the disk was removed
+// since, is for the log to say.
+func CheckAdded(c policy.Chain, p statement.Proof) (statement.Cluster, error) {
+	body, o, err := openStatement[statement.Cluster](c, p)
+	if err != nil {
+		return statement.Cluster{}, err
+	}
+	if err := speaks(c.Current(), o); err != nil {
+		return statement.Cluster{}, err
+	}
+	if body.Action != statement.Add || !c.Current().Operator(body.Person) {
+		return statement.Cluster{}, Refuse(Denied, "ask an operator", "no operator adds a broker with this statement of %s", body.Person)
+	}
+	return body, nil
+}
+
 // changeCluster decides an operator's word on who replicates the record. Who asks is looked at before the state is.
 func (t *turn) changeCluster(b statement.Cluster, p statement.Proof) error {
 	if !t.chain.Current().Operator(b.Person) {

@@ -15,6 +15,7 @@ import (
 	raftboltdb "github.com/hashicorp/raft-boltdb/v2"
 
 	"pim-ssh/broker"
+	"pim-ssh/broker/policy"
 	"pim-ssh/broker/statement"
 )
 
@@ -42,7 +43,9 @@ type door struct {
 	known *raftboltdb.BoltStore // the disks of brokers that were bootstrapped, as first met
 	look  func(func(*broker.State)) error
 	log   *slog.Logger
-	raft  atomic.Pointer[raft.Raft] // nil until it runs
+	raft  atomic.Pointer[raft.Raft]       // nil until it runs
+	added atomic.Pointer[statement.Proof] // by which an operator added this broker, if it joined and knows
+	chain func() policy.Chain             // as far as this broker knows
 
 	mu    sync.Mutex
 	said  map[string]time.Time             // when something was last said of a broker
@@ -64,14 +67,22 @@ type Refusal struct {
 func (d *door) own() greeting {
 	g := greeting{origin: d.begin.origin, mark: d.disk, id: d.id, restore: d.begin.restore}
 	if d.joined() {
-		g.origin = d.begin.chain.Deployment()
-		_ = d.look(func(state *broker.State) { g.events = state.Index() }) // a node that failed says none
+		g.origin, g.added = d.begin.chain.Deployment(), d.added.Load()
 	}
 	return g
 }
 
 // seats are raft's members, once it runs.
 func (d *door) seats() []Seat { return seatsOf(d.raft.Load()) }
+
+// errNoVote: what this broker's disk may have stored and promised before it was replaced is not known here.
+var errNoVote = errors.New("this broker has joined, and does not know yet that it was added")
+
+// mayVote reports whether this broker's vote counts for anything. A broker that comes back with an empty disk is still a voter
+// under its name to those who have not heard of that: its vote would elect who lacks what the lost disk had acknowledged.
+func (d *door) mayVote() bool {
+	return !d.joined() || slices.ContainsFunc(d.seats(), func(s Seat) bool { return s.id() == d.id })
+}
 
 func (d *door) joined() bool { return seatOf(d.id).Disk != "" }
 
@@ -130,27 +141,42 @@ func (d *door) mayHaveFounded(g greeting) bool {
 	return slices.Contains(originsOf(chain.Proofs()), g.origin)
 }
 
-// stands refuses what the log rules out. Raft's members are spoken to until they have left: they may be needed for that.
-// A broker that has folded more may know better than this one does.
+// stands refuses what the log rules out. Raft's members are spoken to until they have left: they may be needed for that. Who
+// founded the cluster and is no member has left for good. Who joined and is no member here may be one that this broker has not
+// heard of yet, and shows the operator's word on it.
 func (d *door) stands(seat Seat, g greeting) (why error) {
-	if slices.ContainsFunc(d.seats(), func(s Seat) bool { return s.id() == g.id }) {
+	seats := d.seats()
+	if slices.ContainsFunc(seats, func(s Seat) bool { return s.id() == g.id }) {
 		return nil
 	}
+	vouched := d.vouched(seat, g)
 	_ = d.look(func(state *broker.State) { // a node that failed goes by the keys and disks that it knows
-		standing := state.Standing(seat.Name, seat.Disk)
-		ahead := seat.Disk != "" && g.events > state.Index()
-		switch {
-		case state.Index() == 0, standing == broker.Voter, standing == broker.Watching, standing == broker.Unlisted: // keys tell who is unlisted
+		switch standing := state.Standing(seat.Name, seat.Disk); {
 		case standing == broker.Removed:
 			why = removed(state.Removal(seat.Name, seat.Disk))
-		case standing == broker.Listed && seat.Disk == "", ahead:
-		case seat.Disk == "":
-			why = fmt.Errorf("%s is a member with another disk: on it, %s", seat.Name, wayBack)
+		case seat.Disk == "" && len(seats) > 0:
+			why = fmt.Errorf("%s is no member any more: on it, %s", seat.Name, wayBack)
+		case seat.Disk == "", standing == broker.Voter, standing == broker.Watching, vouched:
 		default:
 			why = d.waits(seat, standing)
 		}
 	})
 	return why
+}
+
+// vouched reports whether a broker shows the word of an operator, of this or an earlier policy, that adds it.
+func (d *door) vouched(seat Seat, g greeting) bool {
+	if g.added == nil {
+		return false
+	}
+	chain := d.chain()
+	for revision := chain.Ref().Revision; revision > 0; revision-- {
+		word, err := broker.CheckAdded(chain.Until(revision), *g.added)
+		if err == nil {
+			return word.Broker == seat.Name && word.Disk == seat.Disk
+		}
+	}
+	return false
 }
 
 func removed(r broker.Removal, _ bool) error {

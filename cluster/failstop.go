@@ -30,7 +30,7 @@ func (f *failstop) do(what string, write func() error) error {
 		return err
 	}
 	err = fmt.Errorf("writing %s: %w: %w", what, errFailed, err)
-	if f.why.CompareAndSwap(nil, &err) {
+	if f.fail != nil && f.why.CompareAndSwap(nil, &err) { // a disk that is being made is in nobody's use
 		condemn(f.dir, err)
 		f.fail(err)
 	}

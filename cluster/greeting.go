@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"strconv"
 	"strings"
 	"time"
 	"unicode"
@@ -33,51 +32,67 @@ type greeting struct {
 	origin statement.Hash // of a broker that joined: the deployment
 	mark   statement.Disk
 	id     raft.ServerID // see Seat
-	events uint64        // that a broker that joined has folded: more than here, and it may know more than this broker
 
 	restore *statement.Proof // of a broker that was restored: what its origin is the hash of
+	added   *statement.Proof // of a broker that joined: an operator's word that it may, once it knows of one
 }
 
-// restored stands behind the id of a broker that was restored; the restore statement follows the greeting, by its length.
-const restored = "restored"
+// What stands behind the id when a statement follows the greeting, after its length.
+const (
+	restored = "restored"
+	added    = "added"
+)
 
 // say writes a greeting: origin, mark, length of the rest, the rest.
 func (g greeting) say(w io.Writer) error {
-	rest := string(g.id)
-	if seatOf(g.id).Disk != "" {
-		rest += " " + strconv.FormatUint(g.events, 10)
+	switch {
+	case g.restore != nil:
+		return g.sayWith(w, restored, g.restore)
+	case g.added != nil:
+		return g.sayWith(w, added, g.added)
+	default:
+		return sayFields(w, g.origin, string(g.mark), string(g.id))
 	}
-	if g.restore == nil {
-		return sayFields(w, g.origin, string(g.mark), rest)
-	}
-	proof, err := json.Marshal(g.restore, json.Deterministic(true))
+}
+
+// sayWith writes a greeting and a statement after it.
+func (g greeting) sayWith(w io.Writer, what string, proof *statement.Proof) error {
+	data, err := json.Marshal(proof, json.Deterministic(true))
 	if err == nil {
-		err = sayFields(w, g.origin, string(g.mark), rest+" "+restored)
+		err = sayFields(w, g.origin, string(g.mark), string(g.id)+" "+what)
 	}
 	if err == nil {
-		_, err = w.Write(append(binary.BigEndian.AppendUint32(nil, uint32(len(proof))), proof...))
+		_, err = w.Write(append(binary.BigEndian.AppendUint32(nil, uint32(len(data))), data...))
 	}
 	return err
 }
 
-// hearRestore reads what follows the greeting of a broker that was restored.
-func hearRestore(r io.Reader, origin statement.Hash) (*statement.Proof, error) {
+// hearWith reads the statement that follows a greeting.
+func (g *greeting) hearWith(r io.Reader, what string) error {
 	var length [4]byte
 	if _, err := io.ReadFull(r, length[:]); err != nil {
-		return nil, err
+		return err
 	}
 	if binary.BigEndian.Uint32(length[:]) > 2*statement.MaxPayload {
-		return nil, errors.New("its restore statement is too long")
+		return errors.New("its statement is too long")
 	}
 	data := make([]byte, binary.BigEndian.Uint32(length[:]))
 	if _, err := io.ReadFull(r, data); err != nil {
-		return nil, err
+		return err
 	}
 	proof, err := statement.ParseProof(data)
-	if err == nil && proof.Hash() != origin {
-		err = errors.New("its restore statement is another one")
+	switch {
+	case err != nil:
+		return err
+	case what == added:
+		g.added = &proof
+		return nil
+	case what == restored && proof.Hash() == g.origin:
+		g.restore = &proof
+		return nil
+	default:
+		return errors.New("its statement is another one")
 	}
-	return &proof, err
 }
 
 // refuse writes a refusal in place of a greeting.
@@ -121,14 +136,10 @@ func hear(r io.Reader) (greeting, error) {
 		return greeting{}, refusedError{string(rest)}
 	}
 	mark, err := statement.ParseDisk(string(fixed[len(origin) : len(fixed)-1]))
-	id, events, joined := strings.Cut(string(rest), " ")
+	id, what, more := strings.Cut(string(rest), " ")
 	g := greeting{origin: origin, mark: mark, id: raft.ServerID(id)}
-	switch {
-	case err != nil || !joined:
-	case events == restored:
-		g.restore, err = hearRestore(r, origin)
-	default:
-		g.events, err = strconv.ParseUint(events, 10, 64)
+	if more && err == nil {
+		err = g.hearWith(r, what)
 	}
 	if err != nil {
 		return greeting{}, fmt.Errorf("%w: %w", errGarbled, err)

@@ -162,6 +162,8 @@ func (t *transport) admits(id raft.ServerID, rpc raft.RPC, from net.Conn) bool {
 	if !speaksForItself(id, rpc.Command) {
 		err = fmt.Errorf("it sends a %T in another's name", rpc.Command)
 		t.door.complain(seatOf(id).Name, err)
+	} else if err == nil && asksForVote(rpc.Command) && !t.door.mayVote() {
+		err = errNoVote
 	} else if ahead != 0 {
 		t.running.Go(func() { t.clocks.compare(t.ctx, id, ahead) })
 	}
@@ -169,10 +171,19 @@ func (t *transport) admits(id raft.ServerID, rpc raft.RPC, from net.Conn) bool {
 		return true
 	}
 	rpc.Respond(nil, err)
-	if _, more := rpc.Command.(*raft.InstallSnapshotRequest); more || !errors.Is(err, errAhead) {
+	if _, more := rpc.Command.(*raft.InstallSnapshotRequest); more || !errors.Is(err, errAhead) && !errors.Is(err, errNoVote) {
 		from.Close()
 	}
 	return false
+}
+
+func asksForVote(sent any) bool {
+	switch sent.(type) {
+	case *raft.RequestVoteRequest, *raft.RequestPreVoteRequest:
+		return true
+	default:
+		return false
+	}
 }
 
 // speaksForItself reports whether a message names its sender.

@@ -7,14 +7,70 @@ import (
 	"path/filepath"
 	"syscall"
 
+	"github.com/go-json-experiment/json"
 	"github.com/hashicorp/raft"
 	raftboltdb "github.com/hashicorp/raft-boltdb/v2"
 
+	"pim-ssh/broker"
 	"pim-ssh/broker/statement"
 )
 
 // joinedKey is where raft.db of a broker that joined carries the disk's id: it is part of what raft knows the broker by.
 var joinedKey = []byte("pim-joined")
+
+// addedKey is where raft.db of a broker that joined keeps the statement by which an operator added it, for brokers that have not
+// heard of it yet.
+var addedKey = []byte("pim-added")
+
+// readAdded reads that statement, if it was ever kept. What was altered is looked up again.
+func (d *door) readAdded() error {
+	data, err := sealedValues{d.known}.Get(addedKey)
+	if errors.Is(err, raftboltdb.ErrKeyNotFound) || errors.Is(err, ErrDisk) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	if proof, err := statement.ParseProof(data); err == nil {
+		d.added.Store(&proof)
+	}
+	return nil
+}
+
+// keepAdded looks up by which statement this broker was added, once it was.
+func (n *Node) keepAdded() error {
+	if !n.joined() || n.door.added.Load() != nil {
+		return nil
+	}
+	var index uint64
+	if err := n.machine.read(func(state *broker.State) {
+		for _, m := range state.Members() {
+			if (Seat{Name: m.Name, Disk: m.Disk}).id() == n.id {
+				index = m.Index
+			}
+		}
+	}); err != nil || index == 0 {
+		return err
+	}
+	leaves, err := n.machine.log.Read(index, 1)
+	if err != nil || len(leaves) == 0 {
+		return err
+	}
+	event, err := broker.DecodeEvent(leaves[0])
+	if err != nil {
+		return err
+	}
+	word, is := event.(*broker.BrokerAdded)
+	if !is {
+		return fmt.Errorf("event %d added nobody", index)
+	}
+	data, err := json.Marshal(word.Proof, json.Deterministic(true))
+	if err != nil {
+		return err
+	}
+	n.door.added.Store(&word.Proof)
+	return sealedValues{n.door.known}.Set(addedKey, data)
+}
 
 // ErrHeld says that a running broker uses the directory.
 var ErrHeld = errors.New("a running broker holds this disk")

@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -39,16 +40,16 @@ func (n *Node) keep() {
 	}
 }
 
-// keepPolicies stores what the log has adopted.
+// keepPolicies stores what is to be known at the next start before anybody leads.
 func (n *Node) keepPolicies() {
 	var adopted policy.Chain
 	var events uint64
 	err := n.machine.read(func(state *broker.State) { adopted, events = state.Chain(), state.Index() })
 	if err == nil {
-		err = n.policies.keep(adopted, events)
+		err = errors.Join(n.policies.keep(adopted, events), n.keepAdded())
 	}
 	if err != nil && n.door.due("policies", n.name) {
-		n.log.Error("policies are not kept for the next start", "error", err)
+		n.log.Error("what the next start has to know is not kept", "error", err)
 	}
 }
 

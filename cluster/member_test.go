@@ -107,7 +107,7 @@ func (r *trio) agree() {
 		if mine, at := r.digest(name); mine != digest || at != index {
 			r.t.Errorf("%s has %d events, digest %s; the leader %d, %s", name, at, mine, index, digest)
 		}
-		if events, _, err := r.node(name).Events(0, 1000); err != nil || uint64(len(events)) != index {
+		if events, _, err := r.node(name).Events(0, 1<<20); err != nil || uint64(len(events)) != index {
 			r.t.Errorf("%s holds %d events of %d, %v", name, len(events), index, err)
 		}
 	}
@@ -385,4 +385,42 @@ func TestOneBrokerBecomesThree(t *testing.T) {
 	r.filed(r.leader())
 	r.open("b1")
 	r.agree()
+}
+
+// TestADiskThatWasNotAddedElectsNobody loses the disk of one of the two brokers that had acknowledged something. The third has
+// not heard of it, and asks the empty disk that came in its place for the vote it would need to lead.
+func TestADiskThatWasNotAddedElectsNobody(t *testing.T) {
+	r := newTrio(t)
+	leader, late := r.leader(), r.follower()
+	lost := r.names[slices.IndexFunc(r.names, func(n statement.BrokerName) bool { return n != leader && n != late })]
+	r.filed(leader)
+	r.ready(late)
+	r.close(late)
+	for range 5 {
+		r.filed(leader)
+	}
+	_, acknowledged := r.digest(leader)
+	r.close(lost)
+	r.close(leader)
+	r.join(lost)
+	r.open(late)
+	until := time.NewTimer(5 * time.Second)
+	defer until.Stop()
+	look := time.NewTicker(20 * time.Millisecond)
+	defer look.Stop()
+	for over := false; !over; {
+		select {
+		case <-until.C:
+			over = true
+		case <-look.C:
+			if r.node(late).raft.State() == raft.Leader {
+				t.Fatal("it leads, by the vote of a disk that has forgotten everything")
+			}
+		}
+	}
+	r.open(leader)
+	r.ready(leader, late)
+	if _, index := r.digest(late); index < acknowledged {
+		t.Errorf("%d events, %d were acknowledged", index, acknowledged)
+	}
 }

@@ -104,9 +104,6 @@ func (n *Node) start(config Config, mark string, store *raftboltdb.BoltStore) er
 	if err := sealOwn(store, markKey, foundingKey, restoreKey, joinedKey); err != nil {
 		return err
 	}
-	if n.policies, err = openPolicies(store, n.begin.chain, n.machine.log); err != nil {
-		return err
-	}
 	n.entries = chainedStore{store}
 	kept, err := openSnapshots(config.Dir, n.machine.disk, config.Log)
 	if err != nil {
@@ -116,6 +113,11 @@ func (n *Node) start(config Config, mark string, store *raftboltdb.BoltStore) er
 		return err
 	}
 	n.door = newDoor(n.id, statement.Disk(mark), n.begin, store, n.machine.read, n.log)
+	n.policies = &policies{store: sealedValues{store}, chain: n.begin.chain}
+	n.door.chain = n.Chain
+	if err := n.door.readAdded(); err != nil {
+		return err
+	}
 	n.wire = newTransport(config, n.door, newClocks(n.now, n.door.seats, n.ask, n.log))
 	disk := n.machine.disk
 	tuned := n.seams.tune(raftConfig(n.id, config.Log))
@@ -123,6 +125,9 @@ func (n *Node) start(config Config, mark string, store *raftboltdb.BoltStore) er
 		stoppingValues{sealedValues{seamedVotes{store, n.seams}}, disk}, arriving{kept, n.machine}, n.wire)
 	if err != nil {
 		return errors.Join(fmt.Errorf("raft: %w", err), n.wire.Close())
+	}
+	if err := n.openPolicies(); err != nil {
+		return errors.Join(err, n.raft.Shutdown().Error(), n.wire.Close())
 	}
 	n.door.raft.Store(n.raft)
 	n.machine.fetchBy(n.fetch)

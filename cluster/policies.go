@@ -36,16 +36,27 @@ type keptPolicies struct {
 	Policies []statement.Proof `json:"policies"`
 }
 
-// openPolicies reads what was kept and what the events since have adopted. What was altered is read again from the events.
-func openPolicies(store *raftboltdb.BoltStore, founded policy.Chain, log *EventLog) (*policies, error) {
-	p := &policies{store: sealedValues{store}, chain: founded}
+// openPolicies reads what the newest snapshot holds, which raft has restored by now, what was kept, and what the events since
+// have adopted: how long that takes does not depend on how much ever happened.
+func (n *Node) openPolicies() (err error) {
+	failed := n.machine.read(func(state *broker.State) {
+		n.policies.read, err = state.Index(), n.policies.learn(state.Chain().Proofs())
+	})
+	if failed != nil || err != nil {
+		return errors.Join(failed, err)
+	}
+	return n.policies.catchUp(n.machine.log)
+}
+
+// catchUp reads what was kept and what the events since have adopted. What was altered is read again from the events.
+func (p *policies) catchUp(log *EventLog) error {
 	data, err := p.store.Get(policiesKey)
 	if err != nil && !errors.Is(err, raftboltdb.ErrKeyNotFound) && !errors.Is(err, ErrDisk) {
-		return nil, err
+		return err
 	}
 	var kept keptPolicies
 	if err == nil && json.Unmarshal(data, &kept) == nil && p.learn(kept.Policies) == nil {
-		p.read = kept.Read
+		p.read = max(p.read, kept.Read)
 	}
 	for at := p.read; ; {
 		leaves, err := log.Read(at, policiesScan)
@@ -53,7 +64,7 @@ func openPolicies(store *raftboltdb.BoltStore, founded policy.Chain, log *EventL
 			err = p.keep(p.newest(), at)
 		}
 		if err != nil || len(leaves) == 0 {
-			return p, err
+			return err
 		}
 		for _, leaf := range leaves {
 			if adopted, is := adoption(leaf); is {

@@ -52,8 +52,8 @@ func TestAStartKnowsEveryPolicyThatTheDiskHolds(t *testing.T) {
 				t.Fatal(err)
 			}
 			defer log.close()
-			p, err := openPolicies(store, l.world.Chain, log)
-			if err != nil {
+			p := &policies{store: sealedValues{store}, chain: l.world.Chain}
+			if err := p.catchUp(log); err != nil {
 				t.Fatal(err)
 			}
 			if revision := p.newest().Ref().Revision; revision != 2 {

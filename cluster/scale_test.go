@@ -196,15 +196,21 @@ func TestHistoryCostsNothingAtARestart(t *testing.T) {
 	if testing.Short() {
 		few, many = 1_000, 10_000
 	}
-	young, old := measure(t, aged(t, few), 5), measure(t, aged(t, many), 5)
-	t.Logf("%7d events: %s", few, young)
-	t.Logf("%7d events: %s", many, old)
+	short, long := aged(t, few), aged(t, many)
 	const slack = 50 * time.Millisecond // of a machine with other things to do
-	if old.preflight > 2*young.preflight+slack || old.restart > 2*young.restart+slack || old.snapshot > 2*young.snapshot+slack {
-		t.Error("a restart takes longer the more ever happened")
-	}
-	if old.state > young.state+1024 {
-		t.Error("a snapshot grows with what ever happened")
+	for attempt := 1; ; attempt++ {     // what grows with history grows every time
+		young, old := measure(t, short, 5), measure(t, long, 5)
+		t.Logf("%7d events: %s", few, young)
+		t.Logf("%7d events: %s", many, old)
+		if old.state > young.state+1024 {
+			t.Fatal("a snapshot grows with what ever happened")
+		}
+		if old.preflight <= 2*young.preflight+slack && old.restart <= 2*young.restart+slack && old.snapshot <= 2*young.snapshot+slack {
+			return
+		}
+		if attempt == 3 {
+			t.Fatal("a restart takes longer the more ever happened")
+		}
 	}
 }
 

@@ -10,6 +10,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/hashicorp/raft"
+
 	"pim-ssh/broker"
 	"pim-ssh/broker/statement"
 	"pim-ssh/packaging/lab/forger"
@@ -176,5 +178,13 @@ func TestBootstrapRefusesWhatCouldNotBegin(t *testing.T) {
 	}
 	if found, err := present(config.Dir); err != nil || len(found) != 0 {
 		t.Errorf("it left %v, %v", found, err)
+	}
+}
+
+// TestRaftSendsNothingThroughItsPipeline: raft's loses the reader of its answers when a follower says no (see AppendEntriesPipeline).
+func TestRaftSendsNothingThroughItsPipeline(t *testing.T) {
+	var wire raft.Transport = &transport{NetworkTransport: nil}
+	if _, err := wire.AppendEntriesPipeline("b2", "b2"); !errors.Is(err, raft.ErrPipelineReplicationNotSupported) {
+		t.Errorf("got %v", err)
 	}
 }

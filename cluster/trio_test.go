@@ -65,7 +65,9 @@ func newTrioOf(t *testing.T, names ...statement.BrokerName) *trio {
 		for _, name := range r.names {
 			r.close(name)
 			if t.Failed() {
+				r.mu.Lock() // a connection may still end
 				t.Logf("%s:\n%s", name, r.said[name])
+				r.mu.Unlock()
 			}
 		}
 	})
@@ -320,12 +322,19 @@ func (r *trio) propose(at statement.BrokerName) error {
 	return err
 }
 
-// filed files one that must be taken.
+// filed files one that must be taken; where the outcome is unknown it files another, as people do.
 func (r *trio) filed(at statement.BrokerName) {
 	r.t.Helper()
-	if err := r.propose(at); broker.KindOf(err) != broker.Missing {
-		r.t.Fatalf("at %s: %v", at, err)
+	var err error
+	for end := time.Now().Add(30 * time.Second); time.Now().Before(end); {
+		if err = r.propose(at); broker.KindOf(err) == broker.Missing {
+			return
+		}
+		if broker.KindOf(err) != broker.Unavailable || errors.Is(err, broker.ErrNotLeader) {
+			break
+		}
 	}
+	r.t.Fatalf("at %s: %v", at, err)
 }
 
 func (r *trio) digest(at statement.BrokerName) (digest statement.Hash, index uint64) {

@@ -180,18 +180,3 @@ func (f from) Write([]byte) (int, error)        { return 0, io.EOF }
 func (f from) SetDeadline(time.Time) error      { return nil }
 func (f from) SetReadDeadline(time.Time) error  { return nil }
 func (f from) SetWriteDeadline(time.Time) error { return nil }
-
-// waitFor waits until something holds.
-func waitFor(t *testing.T, what string, holds func() bool) {
-	t.Helper()
-	tick := time.NewTicker(20 * time.Millisecond)
-	defer tick.Stop()
-	deadline := time.After(10 * time.Second)
-	for !holds() {
-		select {
-		case <-tick.C:
-		case <-deadline:
-			t.Fatalf("no %s after 10 s", what)
-		}
-	}
-}

@@ -1,7 +1,6 @@
 package clustertest
 
 import (
-	"bytes"
 	"context"
 	"crypto/rand"
 	"errors"
@@ -21,7 +20,6 @@ import (
 	"time"
 
 	"github.com/hashicorp/raft"
-	"go.etcd.io/bbolt"
 
 	"pim-ssh/broker"
 	"pim-ssh/broker/edge"
@@ -73,6 +71,7 @@ type Broker struct {
 	life   *life          // nil: no process
 	out    bool           // it has no disk, or one that no cluster hears
 	mends  bool           // its disk failed: nobody starts it on that
+	starts bool           // somebody is starting it
 	joined statement.Disk // the disk an operator added it by; "": it founded the cluster
 	ahead  statement.Seconds
 	disk   trouble
@@ -219,11 +218,25 @@ type life struct {
 	lag    [][]byte // raft.db before its latest writes, when it is not synced
 	random *randv2.Rand
 	locked sync.Mutex // of random and lag
-	wrote  atomic.Int64
 }
 
-// Start starts the broker's process on the disk it has.
+// Start starts the broker's process on the disk it has, unless somebody else does.
 func (b *Broker) Start() error {
+	b.mu.Lock()
+	if b.starts || b.life != nil {
+		b.mu.Unlock()
+		return nil
+	}
+	b.starts = true
+	b.mu.Unlock()
+	err := b.begin()
+	b.mu.Lock()
+	b.starts = false
+	b.mu.Unlock()
+	return err
+}
+
+func (b *Broker) begin() error {
 	l := &life{broker: b, dir: b.dir, door: b.cluster.Wires.listen(b.Name), random: randv2.New(randv2.NewPCG(b.seed, uint64(b.killed)))}
 	l.ctx, l.leave = context.WithCancel(context.Background())
 	node, err := cluster.Open(cluster.Config{Name: b.Name, Dir: l.dir, Log: b.cluster.log.of(b.Name), Now: b.now, Seams: l.seams(),
@@ -299,68 +312,6 @@ func (l *life) dial(ctx context.Context, to statement.BrokerName) (net.Conn, err
 		return nil, errors.Join(errRefused, conn.Close())
 	}
 	return conn, nil
-}
-
-// who is the broker at the other end of an accepted connection.
-func who(conn net.Conn) (statement.BrokerName, error) { return conn.(*side).peer(), nil }
-
-// Status asks another broker how it is, over the wires.
-func (l *life) Status(ctx context.Context, name statement.BrokerName, revision uint64) (status cluster.Status, err error) {
-	err = l.ask(ctx, name, func(there *life) error {
-		status = there.node.Status()
-		proofs := there.node.Chain().Proofs()
-		status.Policies = proofs[min(revision, uint64(len(proofs))):]
-		return nil
-	})
-	return status, err
-}
-
-// Sum asks another broker for the sum of its events, over the wires.
-func (l *life) Sum(ctx context.Context, leader statement.BrokerName, events uint64) (sum statement.Hash, err error) {
-	err = l.ask(ctx, leader, func(there *life) (err error) {
-		sum, err = there.node.Sum(events)
-		return err
-	})
-	return sum, err
-}
-
-// Index asks the broker that leads, over the wires.
-func (l *life) Index(ctx context.Context, leader statement.BrokerName) (index uint64, err error) {
-	err = l.ask(ctx, leader, func(there *life) error {
-		return there.node.Lead(ctx, func(s *broker.State) { index = s.Index() })
-	})
-	return index, err
-}
-
-// Events asks another broker for some events, over the wires.
-func (l *life) Events(ctx context.Context, from statement.BrokerName, index uint64) (events [][]byte, err error) {
-	err = l.ask(ctx, from, func(there *life) (err error) {
-		events, _, err = there.node.Events(index, 7)
-		return err
-	})
-	return events, err
-}
-
-// ask does something at another broker, if both live until the answer is there.
-func (l *life) ask(ctx context.Context, at statement.BrokerName, do func(*life) error) error {
-	if l.gone.Load() {
-		return errRefused
-	}
-	wires := l.broker.cluster.Wires
-	if err := wires.travel(ctx, l.broker.Name, at); err != nil {
-		return err
-	}
-	there := l.broker.cluster.brokers[at].current()
-	if there == nil {
-		return errRefused
-	}
-	if err := do(there); err != nil {
-		return err
-	}
-	if there.gone.Load() {
-		return errReset
-	}
-	return wires.travel(ctx, at, l.broker.Name)
 }
 
 // die ends the process at this moment: from now on nobody hears it. The image is what its disk holds, or what image makes
@@ -443,83 +394,4 @@ func (c *Cluster) Leader() statement.BrokerName {
 		}
 	}
 	return ""
-}
-
-// Breakage is what is broken on purpose, to show that the judge reports it.
-type Breakage string
-
-// The breakages.
-const (
-	Sound    Breakage = ""
-	NoVerify Breakage = "a leader does not ask whether it still leads"
-	NoSync   Breakage = "raft.db is not synced"
-	Twice    Breakage = "an event is folded twice"
-	Unburied Breakage = "an end is forgotten"
-)
-
-func (br Breakage) into(s *cluster.Seams) {
-	switch br {
-	case NoVerify:
-		s.Verify = func(*raft.Raft) raft.Future { return settled{} }
-	case NoSync:
-		s.Store = func(o *bbolt.Options) { o.NoSync = true }
-	case Twice:
-		s.Evolve = func(state *broker.State, event broker.Event) {
-			broker.Evolve(state, event)
-			if _, is := event.(*broker.DecisionFiled); is {
-				broker.Evolve(state, event)
-			}
-		}
-	case Unburied:
-		s.Evolve = forgetEnds
-	}
-}
-
-// settled is a future that is there.
-type settled struct{}
-
-// Error is nil.
-func (settled) Error() error { return nil }
-
-// forgetEnds folds everything but what ends a grant.
-func forgetEnds(state *broker.State, event broker.Event) {
-	switch event.(type) {
-	case *broker.GrantReturned, *broker.GrantRevoked:
-		event = &broker.PolicyForked{EventHead: event.Head()} // of revision 0: nothing
-	}
-	broker.Evolve(state, event)
-}
-
-// journal keeps what brokers say, and what was done to them.
-type journal struct {
-	mu  sync.Mutex
-	all bytes.Buffer
-}
-
-const journalMax = 8 << 20
-
-func newJournal() *journal { return &journal{} }
-
-func (j *journal) note(format string, args ...any) {
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	fmt.Fprintf(&j.all, "%s "+format+"\n", append([]any{time.Now().UTC().Format("15:04:05.000")}, args...)...)
-}
-
-func (j *journal) of(name statement.BrokerName) io.Writer { return voice{j, name} }
-
-// voice is one broker's log.
-type voice struct {
-	to   *journal
-	name statement.BrokerName
-}
-
-// Write keeps a line.
-func (v voice) Write(p []byte) (int, error) {
-	v.to.mu.Lock()
-	defer v.to.mu.Unlock()
-	if v.to.all.Len() < journalMax {
-		fmt.Fprintf(&v.to.all, "%s %s: %s", time.Now().UTC().Format("15:04:05.000"), v.name, p)
-	}
-	return len(p), nil
 }

@@ -373,22 +373,30 @@ func (r *Run) handOver(_ context.Context, d *dice) {
 // heal ends every fault.
 func (r *Run) heal() {
 	r.note("all is healed")
-	r.weather(weather{}, r.everyWay()...)
 	for _, name := range r.cluster.Names {
 		b := r.cluster.brokers[name]
-		r.weather(weather{}, way{name, ""})
-		r.cluster.Wires.freeze(name, false)
 		b.trouble(trouble{})
 		b.mu.Lock()
 		b.plan = nil
 		b.mu.Unlock()
 		r.setClock(b, 0)
-		r.start(b)
 	}
+	r.weather(weather{}, r.everyWay()...)
+	for _, name := range r.cluster.Names {
+		r.weather(weather{}, way{name, ""})
+		r.cluster.Wires.freeze(name, false)
+	}
+	r.startAll()
+	time.Sleep(5 * time.Second) // what was committed before reaches everybody
+	r.catchUp()
 	r.procedures.Wait() // what operators have begun
+	r.startAll()
+	time.Sleep(5 * time.Second)
+	r.catchUp()
+}
+
+func (r *Run) startAll() {
 	for _, name := range r.cluster.Names {
 		r.start(r.cluster.brokers[name])
 	}
-	time.Sleep(5 * time.Second) // what was committed before reaches everybody
-	r.catchUp()
 }

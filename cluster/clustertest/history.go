@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"strings"
 	"sync"
-	"time"
 
 	"pim-ssh/broker"
 	"pim-ssh/broker/statement"
@@ -108,14 +107,6 @@ type clockChange struct {
 	ahead  statement.Seconds
 }
 
-// next returns a new place in the order.
-func (h *History) next() int64 {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	h.tick++
-	return h.tick
-}
-
 // begin notes that somebody begins something.
 func (h *History) begin(op *Op) {
 	h.mu.Lock()
@@ -203,6 +194,3 @@ func (h *History) text() string {
 	}
 	return b.String()
 }
-
-// moment is the bubble's clock, for notes.
-func moment() string { return time.Now().UTC().Format("04:05.000") }

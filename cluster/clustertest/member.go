@@ -57,7 +57,7 @@ func (r *Run) order(what statement.Change, b *Broker, disk statement.Disk, watch
 		proof := r.world().Sign(statement.Cluster{Head: head, Action: what, Broker: b.Name, Disk: disk, Watching: watching}, operator)
 		err := r.propose(ctx, proof)
 		r.note("cluster %s %s %.6s watching=%t: %v", what, b.Name, disk, watching, err)
-		if kind := broker.KindOf(err); kind != broker.Expired && kind != broker.Denied || ctx.Err() != nil {
+		if kind := broker.KindOf(err); kind != broker.Expired && kind != broker.Denied || pause(ctx, time.Second) != nil {
 			return err // else it was too old, or from the future for a broker whose clock is behind
 		}
 	}

@@ -96,10 +96,10 @@ func TestWires(t *testing.T) {
 			if _, err := three.Write([]byte("x")); err == nil {
 				t.Error("the dead speak")
 			}
-			one, two = pair(t, w)
+			five, six := pair(t, w)
 			w.part("b1", true)
-			say(t, one, "never")
-			if got := heard(t, two); got != "" {
+			say(t, five, "never")
+			if got := heard(t, six); got != "" {
 				t.Errorf("a machine without power said %q", got)
 			}
 			_ = four
