@@ -3,6 +3,7 @@ package edge
 import (
 	"context"
 	"crypto/tls"
+	"errors"
 	"net"
 	"sync"
 	"time"
@@ -17,21 +18,44 @@ const (
 	maxConnections       = 24_000
 	maxPerAddress        = 2_048
 	connectionsInBacklog = 128
+	shakingAtOnce        = 64                     // callers for whom the costly part of a handshake is being done
+	shakePatience        = 500 * time.Millisecond // who has waited longer for that has gone, or asks again: nothing is done for them
 )
 
 // Front is the one port. It shakes hands and hands each connection to the listener of the protocol that both sides agreed
 // on: HTTP's, or raft's, whose callers have proved a broker's key (package api's ServerTLS).
 type Front struct {
-	inner  net.Listener
-	config *tls.Config
-	http   *queue
-	raft   *queue
-	places *places
+	inner   net.Listener
+	config  *tls.Config
+	http    *queue
+	raft    *queue
+	places  *places
+	shaking chan struct{} // one slot for each handshake in its costly part
 }
 
 // NewFront takes over a TCP listener. Run closes it.
 func NewFront(inner net.Listener, config *tls.Config) *Front {
-	return &Front{inner: inner, config: config, http: newQueue(inner.Addr()), raft: newQueue(inner.Addr()), places: newPlaces(maxConnections, maxPerAddress)}
+	f := &Front{inner: inner, config: config.Clone(), shaking: make(chan struct{}, shakingAtOnce), http: newQueue(inner.Addr()), raft: newQueue(inner.Addr()), places: newPlaces(maxConnections, maxPerAddress)}
+	f.config.GetConfigForClient = f.greeted
+	return f
+}
+
+// greeted is called when a caller has said its part of the handshake and before it costs anything. When more come than can be
+// served, those who are served are so in time: if all were served a little, all would give up and come again.
+func (f *Front) greeted(hello *tls.ClientHelloInfo) (*tls.Config, error) {
+	conn, is := hello.Conn.(*seated)
+	if !is {
+		return nil, nil
+	}
+	patience := time.NewTimer(shakePatience)
+	defer patience.Stop()
+	select {
+	case f.shaking <- struct{}{}:
+		conn.done = sync.OnceFunc(func() { <-f.shaking })
+		return nil, nil
+	case <-patience.C:
+		return nil, errors.New("too many callers at once")
+	}
 }
 
 // HTTP returns the listener of connections that speak HTTP.
@@ -80,7 +104,9 @@ func (f *Front) shake(ctx context.Context, conn *seated) {
 	secure := tls.Server(conn, f.config)
 	patience, cancel := context.WithTimeout(ctx, handshakeTimeout)
 	defer cancel()
-	if err := secure.HandshakeContext(patience); err != nil {
+	err := secure.HandshakeContext(patience)
+	conn.said()
+	if err != nil {
 		conn.Close()
 		return
 	}

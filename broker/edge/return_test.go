@@ -16,8 +16,8 @@ import (
 // come back at once. It returns when the last of them had its first beat, and what that took of memory, both sides together.
 func returning(t testing.TB, hosts int) (took time.Duration, mb uint64) {
 	t.Helper()
-	s := newStage(t, nil, nil)
-	s.revise(hire(s, 500)) // a policy of some size, for everybody
+	s := newStage(t, nil, func(_ *Server, front *Front) { front.places.each = 2 * hosts }) // as if each had an address of its own
+	s.revise(hire(s, 500))                                                                 // a policy of some size, for everybody
 	names := make([]statement.HostName, hosts)
 	for i := range names {
 		names[i] = statement.HostName(fmt.Sprintf("w%05d", i))
@@ -41,7 +41,7 @@ func returning(t testing.TB, hosts int) (took time.Duration, mb uint64) {
 		fresh.Add(1)
 		all.Go(func() {
 			stream, err := firstBeat(t, client)
-			for again := 0; err != nil && again < 10; again++ { // as a host does
+			for again := 0; err != nil && again < 30; again++ { // as a host does
 				stream, err = firstBeat(t, client)
 			}
 			fresh.Done()
