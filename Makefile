@@ -49,8 +49,7 @@ build/pim-principals: pam/module/pim_principals.c pam/module/client.c pam/module
 package: build ## the Debian packages, into build/: the same bytes for the same commit
 	@VERSION=$(VERSION) NFPM=$(NFPM) packaging/nfpm/build.sh
 
-check: lint ## vet, staticcheck, layout, unit tests, the rules under the race detector too; under two minutes
-	@$(MAKE) -s -j2 -O unit race # either waits as much as it works
+check: lint unit race ## vet, staticcheck, layout, unit tests, the rules under the race detector too
 lint: deps
 	@unformatted=$$(gofmt -l $(wildcard broker certs cluster cmd pam packaging)); [ -z "$$unformatted" ] || { echo "gofmt -w" $$unformatted >&2; exit 1; }
 	go vet -tags lab ./... && shellcheck -x -P packaging/lab packaging/lab/lab packaging/lab/*.sh packaging/nfpm/{build.sh,*.{postinst,prerm,postrm}} .ci/*
