@@ -29,6 +29,8 @@ func TestABrokerFarBehindGetsTheEventsToo(t *testing.T) {
 			r.forget()
 			leader := r.leader()
 			other := r.names[slices.IndexFunc(r.names, func(n statement.BrokerName) bool { return n != away && n != leader })]
+			_, all := r.digest(leader)
+			r.within("the other one has it all", func() bool { return r.node(other).Status().Events >= all })
 			r.mu.Lock()
 			world(r, leader, other)
 			r.mu.Unlock()
