@@ -240,5 +240,5 @@ func (c *crowd) flaps(t *testing.T, draw *mathrand.Rand, b string, each int) {
 	}
 	t.Logf("%d times", flaps)
 	c.whole(t, time.Now())
-	c.noStorm(t, before, flaps*each)
+	c.noStorm(t, before, flaps*each+1) // one that a busy machine is good for
 }
