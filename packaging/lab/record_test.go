@@ -80,7 +80,7 @@ func (s settled) flippedByte(t *testing.T) {
 	tile := strings.TrimSpace(s.Exec(t, "b1", "sh", "-c", "cd "+recordDir+" && ls -d tile/entries/*.p/*").Want(t, 0).Out)
 	s.Exec(t, "b1", "sh", "-c", "printf X | dd of="+recordDir+tile+" bs=1 seek=300 conv=notrunc").Want(t, 0)
 	got := s.pim(t, "frank", "audit", "verify").Want(t, 1)
-	if !strings.Contains(got.Err, "the record of b1: "+tile+": event 0: it was changed after it was signed") {
+	if !strings.Contains(got.Err, "the record of b1: "+tile) || !strings.Contains(got.Err, tile+": event 0: it was changed after it was signed") {
 		t.Errorf("it says %s", got.Err)
 	}
 	s.Exec(t, "b1", "systemctl", "restart", "pim-brokerd").Want(t, 0)
