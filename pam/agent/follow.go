@@ -229,7 +229,7 @@ func (a *Agent) takePolicy(p statement.Proof) error {
 		defer a.spooling.Unlock()
 		return a.Spool.putFork(fork)
 	case err != nil:
-		if !a.reports.lately("policy", watchful) {
+		if !a.reports.lately("policy\x00"+err.Error(), watchful) {
 			a.Log.Error("policy revision refused", "error", err)
 		}
 		return nil
