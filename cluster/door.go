@@ -46,6 +46,7 @@ type door struct {
 	raft  atomic.Pointer[raft.Raft]       // nil until it runs
 	added atomic.Pointer[statement.Proof] // by which an operator added this broker, if it joined and knows
 	chain func() policy.Chain             // as far as this broker knows
+	stop  *failstop                       // of the disk that known is on
 
 	mu    sync.Mutex
 	said  map[string]time.Time             // when something was last said of a broker
@@ -53,7 +54,7 @@ type door struct {
 }
 
 func newDoor(id raft.ServerID, disk statement.Disk, begin founding, known *raftboltdb.BoltStore, look func(func(*broker.State)) error, log *slog.Logger) *door {
-	return &door{name: seatOf(id).Name, disk: disk, id: id, begin: begin, known: known, look: look, log: log,
+	return &door{name: seatOf(id).Name, disk: disk, id: id, begin: begin, known: known, look: look, log: log, stop: &failstop{},
 		said: map[string]time.Time{}, heard: map[statement.BrokerName]Refusal{}}
 }
 
@@ -201,7 +202,9 @@ func (d *door) remember(name statement.BrokerName, disk statement.Disk) error {
 	before, err := d.known.Get(diskOf(name))
 	switch {
 	case errors.Is(err, raftboltdb.ErrKeyNotFound):
-		return errors.Join(d.known.Set(diskOf(name), []byte(disk)), sealOwn(d.known, diskOf(name)))
+		return d.stop.do(raftFile, func() error {
+			return errors.Join(d.known.Set(diskOf(name), []byte(disk)), sealOwn(d.known, diskOf(name)))
+		})
 	case err != nil:
 		return err
 	case string(before) != string(disk):

@@ -69,7 +69,7 @@ func (n *Node) keepAdded() error {
 		return err
 	}
 	n.door.added.Store(&word.Proof)
-	return sealedValues{n.door.known}.Set(addedKey, data)
+	return n.policies.store.Set(addedKey, data)
 }
 
 // ErrHeld says that a running broker uses the directory.

@@ -113,8 +113,8 @@ func (n *Node) start(config Config, mark string, store *raftboltdb.BoltStore) er
 		return err
 	}
 	n.door = newDoor(n.id, statement.Disk(mark), n.begin, store, n.machine.read, n.log)
-	n.policies = &policies{store: sealedValues{store}, chain: n.begin.chain}
-	n.door.chain = n.Chain
+	n.policies = &policies{store: stoppingValues{sealedValues{store}, n.machine.disk}, chain: n.begin.chain}
+	n.door.chain, n.door.stop = n.Chain, n.machine.disk
 	if err := n.door.readAdded(); err != nil {
 		return err
 	}

@@ -6,6 +6,7 @@ import (
 	"sync"
 
 	"github.com/go-json-experiment/json"
+	"github.com/hashicorp/raft"
 	raftboltdb "github.com/hashicorp/raft-boltdb/v2"
 
 	"pim-ssh/broker"
@@ -23,7 +24,7 @@ const policiesScan = 4096
 // brokers showed it; each proves itself by its stewards' signatures. They say whose keys are brokers' and where those are, so
 // they are kept: a state is whole only once a leader has said what is committed, and a leader is not heard whose key is not known.
 type policies struct {
-	store sealedValues
+	store raft.StableStore // sealed
 
 	mu    sync.Mutex
 	chain policy.Chain
@@ -128,6 +129,9 @@ func (p *policies) keep(adopted policy.Chain, events uint64) error {
 	if err != nil {
 		return err
 	}
+	if err := p.store.Set(policiesKey, data); err != nil {
+		return err
+	}
 	p.read = events
-	return p.store.Set(policiesKey, data)
+	return nil
 }

@@ -15,9 +15,11 @@ import (
 // was kept, with what was kept lost, altered, or older than the events.
 func TestAStartKnowsEveryPolicyThatTheDiskHolds(t *testing.T) {
 	for name, harm := range map[string]func(*policies, []byte) error{
-		"as it was kept":        func(*policies, []byte) error { return nil },
-		"nothing was kept":      func(p *policies, _ []byte) error { return p.store.Set(policiesKey, []byte("{}")) },
-		"what was kept altered": func(p *policies, kept []byte) error { return p.store.StableStore.Set(policiesKey, append(kept, 1)) },
+		"as it was kept":   func(*policies, []byte) error { return nil },
+		"nothing was kept": func(p *policies, _ []byte) error { return p.store.Set(policiesKey, []byte("{}")) },
+		"what was kept altered": func(p *policies, kept []byte) error {
+			return p.store.(stoppingValues).StableStore.(sealedValues).StableStore.Set(policiesKey, append(kept, 1))
+		},
 		"what was kept is half": func(p *policies, kept []byte) error { return p.store.Set(policiesKey, kept[:len(kept)/2]) },
 		"kept before the second": func(p *policies, _ []byte) error {
 			data, err := json.Marshal(keptPolicies{1, p.chain.Until(1).Proofs()}, json.Deterministic(true))
