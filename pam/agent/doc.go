@@ -9,6 +9,6 @@
 // It sits between pam/wire (the questions), broker (the rules) and systemd (the clock). One goroutine, the keeper,
 // opens and ends grants; answers only read the ledger and put a process into a unit that stands already.
 //
-// Read agent.go first (the keeper), then ledger.go (what is known), answer.go (what is said), unit.go and cgroup.go
-// (what holds processes), spool.go (what is on disk).
+// Read agent.go first (the keeper), then ledger.go (what is known), door.go and socket.go (who asks), answer.go (what is
+// said), start.go and session.go (what starts), unit.go and cgroup.go (what holds processes), spool.go (what is on disk).
 package agent
