@@ -277,6 +277,9 @@ func (c *crowd) oneOf(filings ...filing) int {
 // file sends a statement to whichever broker answers.
 func (c *crowd) file(f filing) error { return c.fileBy(c.anyone[f.by], f.proof) }
 
+// patience is how long somebody sends the same statement again. Brokers take none that is older than a minute.
+const patience = 45 * time.Second
+
 // fileBy sends a statement until its outcome is known, as pim-ssh does, and keeps the answer; the error is the refusal.
 func (c *crowd) fileBy(client *api.Client, proof statement.Proof) error {
 	c.underWay.Add(1)
@@ -286,13 +289,18 @@ func (c *crowd) fileBy(client *api.Client, proof statement.Proof) error {
 		WroteRequest:         func(httptrace.WroteRequestInfo) { c.reached(left) },
 		GotFirstResponseByte: func() { c.reached(answers) },
 	})
-	for {
+	for begun := time.Now(); ; {
 		answer, err := client.Submit(ctx, proof)
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
-		if broker.KindOf(err) == broker.Unavailable {
+		if broker.KindOf(err) == broker.Unavailable && time.Since(begun) < patience {
 			continue
+		}
+		if broker.KindOf(err) == broker.Unavailable {
+			c.t.Errorf("not answered for %v: %v\n%s", patience, err, proof.Payload)
+			c.stop()
+			return err
 		}
 		c.mu.Lock()
 		c.kept = append(c.kept, answered{proof, answer, err, time.Now()})
