@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"pim-ssh/broker"
 	"pim-ssh/broker/policy"
 	"pim-ssh/broker/statement"
 	"pim-ssh/cluster"
@@ -57,6 +58,17 @@ func TestAConnectionThatAskedNothingHoldsUpNoStop(t *testing.T) {
 	}
 }
 
+// looked says when the state is asked for.
+type looked struct {
+	*cluster.Node
+	looks chan struct{}
+}
+
+func (l looked) View(ctx context.Context, look func(*broker.State)) error {
+	l.looks <- struct{}{}
+	return l.Node.View(ctx, look)
+}
+
 // TestARequestThatWaitsForALeaderHoldsUpNoStop: a broker that stops may not hear who leads next. What waits for that is told
 // to ask another broker.
 func TestARequestThatWaitsForALeaderHoldsUpNoStop(t *testing.T) {
@@ -79,7 +91,8 @@ func TestARequestThatWaitsForALeaderHoldsUpNoStop(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer node.Close()
-	s := New(Config{Cluster: node, Now: forger.Now, Log: slog.New(slog.NewTextHandler(t.Output(), nil))})
+	looks := make(chan struct{}, 2)
+	s := New(Config{Cluster: looked{node, looks}, Now: forger.Now, Log: slog.New(slog.NewTextHandler(t.Output(), nil))})
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -105,6 +118,8 @@ func TestARequestThatWaitsForALeaderHoldsUpNoStop(t *testing.T) {
 		t.Fatal(err)
 	}
 	waited := time.Since(begun)
+	<-looks
+	<-looks
 	stop()
 	begun = time.Now()
 	second, err := http.ReadResponse(answers, nil)
