@@ -28,6 +28,9 @@ func (t *turn) adoptPolicy(c Command) (Outcome, error) {
 	if t.s.index == 0 && c.Rules > 1 {
 		adopted.Rules, adopted.Founding = c.Rules, c.Founding
 	}
+	if t.rules < 3 && next.Current().V > 1 {
+		return Outcome{}, Refuse(Conflict, "ask an operator, once every host is upgraded: pim-ssh cluster rules 3", "rules %d are in force, and know no policies of version %d", t.rules, next.Current().V)
+	}
 	if err := t.keepsAVoter(next); err != nil {
 		return Outcome{}, err
 	}
@@ -103,7 +106,7 @@ func (t *turn) reprove(r *Request) {
 // reopen opens a pending request whose quorum the policy makes full.
 func (t *turn) reopen(r *Request, by statement.Hash) {
 	w, err := weigh(t.chain, r.Dossier)
-	if err != nil || w.missing() > 0 || t.now >= t.chain.Current().Expires {
+	if err != nil || w.missing() > 0 || !w.more(r.More, t.now) || t.now >= t.chain.Current().Expires {
 		return
 	}
 	before := len(t.events)

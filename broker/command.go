@@ -14,7 +14,8 @@ import (
 // that this package does not know stops the broker: applying it might make this broker differ from its peers.
 //
 // Rules 2 bring cluster statements and what they do; a policy must list a broker that votes, and one it drops never returns.
-const Rules = 2
+// Rules 3 bring policies of version 2, what the proposer judged, second factors, extensions, reviews and renewals.
+const Rules = 3
 
 // CommandVersion is the only command encoding this code understands.
 const CommandVersion = 1
@@ -38,10 +39,13 @@ const (
 	ChangeCluster    CommandKind = "ChangeCluster" // from rules 2 on
 	RaiseRules       CommandKind = "RaiseRules"    // to rules 2 or later
 	BeginEpoch       CommandKind = "BeginEpoch"    // the first command on restored disks
+	ChangeFactor     CommandKind = "ChangeFactor"  // from rules 3 on, as what follows
+	ReviewGrant      CommandKind = "ReviewGrant"
+	AskRenewal       CommandKind = "AskRenewal"
 	Tick             CommandKind = "Tick"
 )
 
-// Command is one proposal to the cluster. The leader stamps At and adds nothing else of its own: everything meant
+// Command is one proposal to the cluster. The leader stamps At, and Judged where a role asks for it: everything meant
 // stands in the proof.
 type Command struct {
 	V        int             `json:"v"`
@@ -51,6 +55,7 @@ type Command struct {
 	Founding uint64          `json:"founding,omitzero"` // of the first: on how many policy revisions the deployment is founded
 	Proof    statement.Proof `json:"proof,omitzero"`    // of every kind but Tick
 	State    *StateAt        `json:"state,omitzero"`    // of Tick only, and optional there
+	Judged   Judged          `json:"judged,omitzero"`   // by the leader, from rules 3 on
 }
 
 // StateAt is the leader's state digest once it had applied every event below Index. A broker at the same index with
@@ -108,6 +113,12 @@ func commandKind(b statement.Body) (CommandKind, error) {
 		return ChangeCluster, nil
 	case statement.Restore:
 		return BeginEpoch, nil
+	case statement.Factor:
+		return ChangeFactor, nil
+	case statement.Review:
+		return ReviewGrant, nil
+	case statement.Renewal:
+		return AskRenewal, nil
 	default:
 		return "", Refuse(Invalid, "", "a %s statement is nothing to file", b.Header().Kind)
 	}

@@ -47,11 +47,11 @@ func decide(s *State, c Command, followed func(t *turn, by statement.Hash)) (Dec
 	if err := s.checkRules(c); err != nil {
 		return Decided{}, err
 	}
-	t := &turn{s: s, chain: s.chain, now: max(s.now, c.At), rules: c.Rules, followed: followed}
+	t := &turn{s: s, chain: s.chain, now: max(s.now, c.At), rules: c.Rules, judged: c.Judged, followed: followed}
 	var out Outcome
 	var err error
 	switch c.Kind {
-	case FileRequest, FileDecision, EndAccess, IssueCertificate, EnrolHost, ReportHost:
+	case FileRequest, FileDecision, EndAccess, IssueCertificate, EnrolHost, ReportHost, ChangeFactor, ReviewGrant, AskRenewal:
 		out, err = t.statement(c)
 	case ChangeCluster, RaiseRules:
 		out, err = t.cluster(c)
@@ -73,6 +73,7 @@ type turn struct {
 	chain  policy.Chain // the state's, or the one just adopted
 	now    statement.Time
 	rules  int // the command's: those in force, or the next for one that raises to them
+	judged Judged
 	events []Event
 
 	followed func(t *turn, by statement.Hash) // what a policy does to requests and grants
@@ -93,8 +94,8 @@ func (t *turn) statement(c Command) (Outcome, error) {
 	if kind, err := commandKind(o.Body); err != nil || kind != c.Kind {
 		return Outcome{}, Refuse(Invalid, "", "a %s command carries a %s statement", c.Kind, o.Body.Header().Kind)
 	}
-	if r, is := o.Body.(statement.Report); is && r.Epoch != 0 && t.rules < 2 {
-		return Outcome{}, Refuse(Invalid, "", "rules 1 are in force, and know no epochs")
+	if err := t.worded(o.Body); err != nil {
+		return Outcome{}, err
 	}
 	if out, err, seen := t.s.before(o); seen {
 		return out, err
@@ -173,6 +174,12 @@ func (t *turn) take(o statement.Opened, p statement.Proof) error {
 		return t.reportHost(body, p)
 	case statement.Cluster:
 		return t.changeCluster(body, p)
+	case statement.Factor:
+		return t.changeFactor(body, p)
+	case statement.Review:
+		return t.reviewGrant(body, p)
+	case statement.Renewal:
+		return t.askRenewal(body, p)
 	default:
 		return Refuse(Invalid, "", "a %s statement is nothing to file", body.Header().Kind)
 	}
@@ -182,7 +189,7 @@ func (t *turn) take(o statement.Opened, p statement.Proof) error {
 // cluster up always pass.
 func (t *turn) granting(b statement.Body) error {
 	switch b.(type) {
-	case statement.End, statement.Report, statement.Cluster:
+	case statement.End, statement.Report, statement.Cluster, statement.Review:
 		return nil
 	}
 	if d, decides := b.(statement.Decision); decides && d.Verdict == statement.Deny {
@@ -203,7 +210,7 @@ func (t *turn) granting(b statement.Body) error {
 // refuse replaces what was decided so far by the record of a refusal.
 func (t *turn) refuse(o statement.Opened, p statement.Proof, err error) {
 	h := o.Body.Header()
-	event := &StatementRefused{Hash: o.Hash, Statement: h.Kind, Person: h.Person, Host: h.Host, Why: err.Error(), Proof: p}
+	event := &StatementRefused{Hash: o.Hash, Statement: h.Kind, Person: h.Person, Host: h.Host, Why: err.Error(), Judged: t.judged, Proof: p}
 	var refusal *Error
 	if errors.As(err, &refusal) {
 		event.Error, event.Hint = refusal.Kind, refusal.Hint
@@ -225,11 +232,53 @@ func (t *turn) tick(leader *StateAt) (Outcome, error) {
 	}
 	slices.Sort(due)
 	for _, stem := range due {
-		if r := t.s.requests[stem]; r.Grant != nil {
-			t.add(&GrantLapsed{Grant: r.Grant.ID})
-		} else {
-			t.add(&RequestExpired{Request: r.ID})
-		}
+		t.addDue(t.s.requests[stem])
 	}
 	return Outcome{Index: t.s.index}, nil
+}
+
+// addDue records what time alone has made of a request.
+func (t *turn) addDue(r *Request) {
+	switch {
+	case r.Grant == nil:
+		t.add(&RequestExpired{Request: r.ID})
+	case t.now >= r.Grant.Until:
+		t.add(&GrantLapsed{Grant: r.Grant.ID})
+	default:
+		t.start(r)
+	}
+}
+
+// start judges a grant again whose window was asked to begin later.
+func (t *turn) start(r *Request) {
+	err := t.granting(r.Body)
+	if err == nil {
+		_, err = Prove(t.chain, r.Dossier)
+	}
+	if err != nil {
+		t.add(&GrantRevoked{Grant: r.Grant.ID, Why: err.Error()})
+		return
+	}
+	t.add(&GrantStarted{Grant: r.Grant.ID})
+}
+
+// worded refuses words that the rules in force do not know, as a build refuses them that knows no other rules.
+func (t *turn) worded(b statement.Body) error {
+	unknown := false
+	switch b := b.(type) {
+	case statement.Report:
+		if b.Epoch != 0 && t.rules < 2 {
+			return Refuse(Invalid, "", "rules 1 are in force, and know no epochs")
+		}
+	case statement.Request:
+		unknown = b.Extends != "" || b.Code != ""
+	case statement.Decision:
+		unknown = b.Code != ""
+	case statement.Factor, statement.Review, statement.Renewal:
+		unknown = true
+	}
+	if unknown && t.rules < 3 {
+		return Refuse(Invalid, "ask an operator: pim-ssh cluster rules 3", "rules %d are in force, and do not know what this %s says", t.rules, b.Header().Kind)
+	}
+	return nil
 }

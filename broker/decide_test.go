@@ -32,7 +32,7 @@ func (c refusal) run(t *testing.T) {
 		return
 	}
 	wantKinds(t, d.Events, "StatementRefused")
-	if diff := cmp.Diff(requests, sc.s.Requests(), cmp.AllowUnexported(Request{})); diff != "" {
+	if diff := cmp.Diff(requests, sc.s.Requests(), cmp.AllowUnexported(Request{}, decided{})); diff != "" {
 		t.Fatalf("a refused statement changed requests: %s", diff)
 	}
 	again, repeated := sc.file(p)

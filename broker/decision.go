@@ -28,83 +28,108 @@ func (n Need) String() string {
 	return fmt.Sprintf("%d of %s", n.Count, strings.Join(names, ", "))
 }
 
-// Needs returns what a dossier still lacks, for display: nothing when the quorum is full, and nothing when it breaks
+// Needs returns what a dossier still lacks at now, for display: nothing when the quorum is full, and nothing when it breaks
 // a rule or was denied or ended, because then no approval helps. Whether it is a grant is Prove's word, not this one.
-func Needs(c policy.Chain, d Dossier) []Need {
+func Needs(c policy.Chain, d Dossier, now statement.Time) []Need {
 	w, err := weigh(c, d)
-	if err != nil {
+	if err != nil || w.missing() == 0 {
 		return nil
 	}
-	return lacking(c.Current(), w.asked.Request, w.people())
+	return w.lacking(now)
 }
 
-// lacking returns the open part of a request's quorum, given who has decided.
-func lacking(doc *policy.Document, r statement.Request, decided []statement.Person) []Need {
-	role, known := doc.Roles[r.Role]
-	if !known || role.Approvals.None {
-		return nil
-	}
-	have, left := 0, []statement.Person{}
-	for _, person := range doc.Approvers(r.Role) {
-		switch {
-		case person == r.Person:
-		case slices.Contains(decided, person):
-			have++
-		default:
-			left = append(left, person)
+// lacking returns the open parts of the quorum.
+func (t tally) lacking(now statement.Time) []Need {
+	people, age := t.counting(now), now.Sub(t.asked)
+	filled := policy.Fill(t.parts, people, t.fits)
+	var needs []Need
+	for i, part := range t.parts {
+		if part.Count <= filled[i] {
+			continue
 		}
+		left := slices.DeleteFunc(t.doc.Approvers(t.role), func(p statement.Person) bool {
+			return p == t.asker || slices.Contains(people, p) || !t.doc.Approves(p, t.role, part, age)
+		})
+		needs = append(needs, Need{Count: part.Count - filled[i], From: left})
 	}
-	if have >= max(role.Approvals.Count, 1) {
-		return nil
-	}
-	return []Need{{Count: max(role.Approvals.Count, 1) - have, From: left}}
+	return needs
 }
 
-// mayDecide reports why a person may not decide a request under this policy.
-func mayDecide(doc *policy.Document, r statement.Request, person statement.Person) error {
+// mayDecide reports why a person may not decide a request under this policy, at this moment.
+func mayDecide(doc *policy.Document, r statement.Request, person statement.Person, at statement.Time) error {
 	if person == r.Person {
 		return Refuse(Denied, "ask somebody else to approve", "nobody decides a request of their own")
 	}
-	if !slices.Contains(doc.Approvers(r.Role), person) {
+	if !doc.Decides(person, r.Role, at.Sub(r.Created)) {
 		return Refuse(Denied, "pim-ssh inbox", "%s is no approver of %s", person, r.Role)
 	}
 	return nil
 }
 
-// approval is one approver's yes that counts.
+// approval is one approver's yes that counts, from created to until.
 type approval struct {
-	person  statement.Person
-	created statement.Time
+	person         statement.Person
+	created, until statement.Time
 }
 
 // tally is what the decisions on one request amount to under the current policy.
 type tally struct {
-	wanted    int        // how many approvals the role needs; 0: none
-	approvals []approval // of distinct current approvers, the earliest first
-	ignored   error      // why the last decision that does not count does not
+	doc       *policy.Document
+	role      statement.RoleName
+	asker     statement.Person
+	asked     statement.Time // when the request was created
+	parts     []policy.Part  // of the quorum; none: no approval is needed
+	approvals []approval     // of current approvers, the earliest first
+	ignored   error          // why the last decision that does not count does not
 	hosts     []statement.HostName
 	duration  statement.Seconds // the least that asker and approvers named
 	newest    statement.Time    // the latest created
 }
 
-// missing is how many approvals are still to come.
-func (t tally) missing() int { return max(t.wanted-len(t.approvals), 0) }
-
-// filled is when the earliest set that fills the quorum was complete; zero when none is needed.
-func (t tally) filled() statement.Time {
-	if t.wanted == 0 {
-		return 0
-	}
-	return t.approvals[t.wanted-1].created
-}
-
-func (t tally) people() []statement.Person {
-	people := make([]statement.Person, len(t.approvals))
-	for i, a := range t.approvals {
-		people[i] = a.person
+// counting returns the distinct people whose approvals count at a moment.
+func (t tally) counting(at statement.Time) []statement.Person {
+	var people []statement.Person
+	for _, a := range t.approvals {
+		if a.created <= at && at <= a.until && !slices.Contains(people, a.person) {
+			people = append(people, a.person)
+		}
 	}
 	return people
 }
+
+// fits reports whether a person's approval, made when it was, counts for a part.
+func (t tally) fits(person statement.Person, part policy.Part) bool {
+	return slices.ContainsFunc(t.approvals, func(a approval) bool {
+		return a.person == person && t.doc.Approves(person, t.role, part, a.created.Sub(t.asked))
+	})
+}
+
+// full returns how many approvals were missing when most were there, and when that was: the earliest such moment.
+func (t tally) full() (missing int, at statement.Time) {
+	missing = policy.Slots(t.parts)
+	for _, a := range t.approvals {
+		left := policy.Slots(t.parts) - policy.Filled(t.parts, t.counting(a.created), t.fits)
+		if left < missing {
+			missing, at = left, a.created
+		}
+	}
+	return missing, at
+}
+
+// missing is how many approvals are still to come.
+func (t tally) missing() int {
+	missing, _ := t.full()
+	return missing
+}
+
+// filled is when the earliest set that fills the quorum was complete; zero when none is needed.
+func (t tally) filled() statement.Time {
+	_, at := t.full()
+	return at
+}
+
+// unapproved reports whether nobody needs to approve.
+func (t tally) unapproved() bool { return len(t.parts) == 0 }
 
 func (t tally) unmet() error {
 	if t.ignored != nil {
@@ -113,20 +138,30 @@ func (t tally) unmet() error {
 	return Refuse(Denied, "pim-ssh status", "%d more approvals needed", t.missing())
 }
 
+// tallyOf is the tally of decisions that were filed: nothing about them is proven again.
+func tallyOf(doc *policy.Document, r statement.Request, role policy.Role, filed []decided) tally {
+	t := tally{doc: doc, role: r.Role, asker: r.Person, asked: r.Created, parts: role.Parts()}
+	if doc.ActiveFor(r.Person, r.Role, r.Hosts, max(r.Created, r.At)) {
+		t.parts = nil
+	}
+	for _, d := range filed {
+		t.approvals = append(t.approvals, approval{d.person, d.created, valid(doc, d.until)})
+	}
+	return t
+}
+
 // count weighs every decision. A denial in the dossier kills it, whoever signed it: brokers put none there but an
 // approver's. An approval always narrows, but counts only while its signer is an approver.
 func count(c policy.Chain, a asked, role policy.Role, decisions []statement.Proof) (tally, error) {
-	t := tally{hosts: slices.Clone(a.Hosts), duration: a.Duration, newest: a.Created}
-	if !role.Approvals.None {
-		t.wanted = max(role.Approvals.Count, 1)
-	}
+	t := tallyOf(c.Current(), a.Request, role, nil)
+	t.hosts, t.duration, t.newest = slices.Clone(a.Hosts), a.Duration, a.Created
 	for _, p := range decisions {
 		if err := t.add(c, a, p); err != nil {
 			return tally{}, err
 		}
 	}
 	slices.SortFunc(t.approvals, func(x, y approval) int {
-		return cmp.Or(cmp.Compare(x.created, y.created), cmp.Compare(x.person, y.person))
+		return cmp.Or(cmp.Compare(x.created, y.created), cmp.Compare(x.person, y.person), cmp.Compare(x.until, y.until))
 	})
 	return t, nil
 }
@@ -153,23 +188,44 @@ func (t *tally) add(c policy.Chain, a asked, p statement.Proof) error {
 		t.ignored = err
 		return nil
 	}
-	if err := mayDecide(c.Current(), a.Request, d.Person); err != nil {
+	if err := t.counts(a, d, o); err != nil {
 		t.ignored = err
 		return nil
 	}
-	t.approve(approval{d.Person, d.Created})
+	if slices.ContainsFunc(t.approvals, func(x approval) bool { return x.person == d.Person }) {
+		t.ignored = Refuse(Denied, "", "%s approved more than once", d.Person)
+	}
+	t.approvals = append(t.approvals, approval{d.Person, d.Created, valid(t.doc, d.NotAfter)})
 	return nil
 }
 
-// approve counts each person once, by the earliest approval.
-func (t *tally) approve(one approval) {
-	at := slices.IndexFunc(t.approvals, func(x approval) bool { return x.person == one.person })
-	if at < 0 {
-		t.approvals = append(t.approvals, one)
-		return
+// counts reports why an approval does not.
+func (t *tally) counts(a asked, d statement.Decision, o statement.Opened) error {
+	if err := mayDecide(t.doc, a.Request, d.Person, d.Created); err != nil {
+		return err
 	}
-	t.approvals[at].created = min(t.approvals[at].created, one.created)
-	t.ignored = Refuse(Denied, "", "%s approved more than once", one.person)
+	return demanded(t.doc.Roles[a.Role], a.Role, d, o)
+}
+
+// demanded holds a yes to the words and the key that the role wants of its approvers.
+func demanded(role policy.Role, name statement.RoleName, d statement.Decision, o statement.Opened) error {
+	if role.ApproverReason && strings.TrimSpace(d.Reason) == "" {
+		return Refuse(Denied, "approve again with --why", "%s gave no reason, and role %s wants one of its approvers", d.Person, name)
+	}
+	return touched(role.Factors.Approve, o)
+}
+
+// more reports whether so many people approved beside those that the role needs.
+func (t tally) more(extra int, now statement.Time) bool {
+	return extra == 0 || len(t.counting(now)) >= policy.Slots(t.parts)+extra
+}
+
+// valid is until when an approval may wait for the others. Documents of version 1 knew no end to that.
+func valid(doc *policy.Document, until statement.Time) statement.Time {
+	if doc.V < 2 {
+		return never
+	}
+	return until
 }
 
 // narrow applies what an approver leaves of a request. Asking for more than the request is refused.

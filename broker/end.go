@@ -13,7 +13,7 @@ const maxCertificates = 32
 // Concerns reports whether a request, and the grant it may become, is any business of a person: who asked, who approves the
 // role today, and who looks after the deployment. Nobody else is told that it exists.
 func Concerns(doc *policy.Document, r statement.Request, person statement.Person) bool {
-	return person == r.Person || slices.Contains(doc.Approvers(r.Role), person) ||
+	return person == r.Person || doc.Decides(person, r.Role, policy.MaxWindow) ||
 		doc.Operator(person) || doc.Auditor(person) || doc.Steward(person)
 }
 
@@ -64,7 +64,7 @@ func (t *turn) withdraw(e statement.End, p statement.Proof) error {
 
 // mayRevoke: operators, stewards, and the role's approvers of today.
 func mayRevoke(doc *policy.Document, person statement.Person, role statement.RoleName) bool {
-	return doc.Operator(person) || doc.Steward(person) || slices.Contains(doc.Approvers(role), person)
+	return doc.Operator(person) || doc.Steward(person) || doc.Decides(person, role, policy.MaxWindow)
 }
 
 // issueCertificate decides whether one more key of the holder may be certified.

@@ -45,6 +45,7 @@ type RequestFiled struct {
 	Request   RequestID          `json:"request"`
 	Person    statement.Person   `json:"person"`
 	Role      statement.RoleName `json:"role"`
+	Judged    Judged             `json:"judged,omitzero"` // by the proposer
 	Proof     statement.Proof    `json:"proof"`
 }
 
@@ -54,6 +55,7 @@ type DecisionFiled struct {
 	Request   RequestID         `json:"request"`
 	Person    statement.Person  `json:"person"` // the approver
 	Verdict   statement.Verdict `json:"verdict"`
+	Judged    Judged            `json:"judged,omitzero"`
 	Proof     statement.Proof   `json:"proof"`
 }
 
@@ -190,6 +192,7 @@ type StatementRefused struct {
 	Error     Kind               `json:"error"`
 	Why       string             `json:"why"`
 	Hint      string             `json:"hint"`
+	Judged    Judged             `json:"judged,omitzero"`
 	Proof     statement.Proof    `json:"proof"`
 }
 
@@ -200,6 +203,45 @@ type EpochBegun struct {
 	Epoch     uint64           `json:"epoch"`
 	Rules     int              `json:"rules"` // in force from here on
 	Person    statement.Person `json:"person"`
+	Proof     statement.Proof  `json:"proof"`
+}
+
+// GrantStarted: a grant that was asked for a later moment was judged again, and its window has begun.
+type GrantStarted struct {
+	EventHead `json:",embed"`
+	Grant     GrantID `json:"grant"`
+}
+
+// GrantReviewed: somebody has looked at what was done under an emergency grant.
+type GrantReviewed struct {
+	EventHead `json:",embed"`
+	Grant     GrantID          `json:"grant"`
+	Person    statement.Person `json:"person"` // the reviewer
+	Proof     statement.Proof  `json:"proof"`
+}
+
+// RenewalAsked: somebody asks the stewards for a later end of an eligibility.
+type RenewalAsked struct {
+	EventHead `json:",embed"`
+	Person    statement.Person   `json:"person"`
+	Role      statement.RoleName `json:"role"`
+	Until     statement.Time     `json:"until"`
+	Proof     statement.Proof    `json:"proof"`
+}
+
+// FactorEnrolled: a person's codes are made from a new seed.
+type FactorEnrolled struct {
+	EventHead `json:",embed"`
+	Person    statement.Person `json:"person"`
+	Judged    Judged           `json:"judged"`
+	Proof     statement.Proof  `json:"proof"`
+}
+
+// FactorReset: an operator took a person's seed away.
+type FactorReset struct {
+	EventHead `json:",embed"`
+	Person    statement.Person `json:"person"` // the operator
+	Of        statement.Person `json:"of"`
 	Proof     statement.Proof  `json:"proof"`
 }
 
@@ -223,6 +265,11 @@ func (BrokerRemoved) kind() EventKind     { return "BrokerRemoved" }
 func (RulesRaised) kind() EventKind       { return "RulesRaised" }
 func (EpochBegun) kind() EventKind        { return "EpochBegun" }
 func (StatementRefused) kind() EventKind  { return "StatementRefused" }
+func (GrantStarted) kind() EventKind      { return "GrantStarted" }
+func (GrantReviewed) kind() EventKind     { return "GrantReviewed" }
+func (RenewalAsked) kind() EventKind      { return "RenewalAsked" }
+func (FactorEnrolled) kind() EventKind    { return "FactorEnrolled" }
+func (FactorReset) kind() EventKind       { return "FactorReset" }
 
 // EncodeEvent returns the event's one spelling: the bytes of its audit leaf.
 func EncodeEvent(e Event) ([]byte, error) {
@@ -285,6 +332,11 @@ var eventDecoders = map[EventKind]func([]byte) (Event, error){
 	"RulesRaised":       decodeEvent[RulesRaised],
 	"EpochBegun":        decodeEvent[EpochBegun],
 	"StatementRefused":  decodeEvent[StatementRefused],
+	"GrantStarted":      decodeEvent[GrantStarted],
+	"GrantReviewed":     decodeEvent[GrantReviewed],
+	"RenewalAsked":      decodeEvent[RenewalAsked],
+	"FactorEnrolled":    decodeEvent[FactorEnrolled],
+	"FactorReset":       decodeEvent[FactorReset],
 }
 
 func decodeEvent[T any, E interface {
@@ -379,6 +431,14 @@ func Carried(e Event) (statement.Proof, bool) {
 		return e.Proof, true
 	case *StatementRefused:
 		return e.Proof, true
+	case *GrantReviewed:
+		return e.Proof, true
+	case *RenewalAsked:
+		return e.Proof, true
+	case *FactorEnrolled:
+		return e.Proof, true
+	case *FactorReset:
+		return e.Proof, true
 	default:
 		return statement.Proof{}, false
 	}
@@ -413,6 +473,12 @@ func carriedKind(e Event) statement.Kind {
 		return statement.KindRestore
 	case *StatementRefused:
 		return e.Statement
+	case *GrantReviewed:
+		return statement.KindReview
+	case *RenewalAsked:
+		return statement.KindRenewal
+	case *FactorEnrolled, *FactorReset:
+		return statement.KindFactor
 	default:
 		return ""
 	}

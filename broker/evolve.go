@@ -38,9 +38,10 @@ func (s *State) apply(e Event) {
 		s.file(e)
 	case *DecisionFiled:
 		s.change(e.Request.Stem(), func(r *Request) {
-			r.decided = append(slices.Clip(r.decided), e.Person)
+			r.decided = append(slices.Clip(r.decided), decidedBy(e.Proof))
 			r.Dossier.Decisions = append(slices.Clip(r.Dossier.Decisions), e.Proof)
 		})
+		s.judge(e.Person, e.Judged.Code)
 	case *RequestApproved:
 		s.settle(e.Request, StateApproved, "")
 	case *RequestDenied:
@@ -57,7 +58,8 @@ func (s *State) apply(e Event) {
 		s.cluster.Rules = e.Rules
 	case *EpochBegun:
 		s.begin(e)
-	case *StatementRefused: // remembered, and nothing else
+	case *StatementRefused:
+		s.refused(e)
 	default:
 		s.applyGrant(e)
 	}
@@ -67,7 +69,9 @@ func (s *State) applyGrant(e Event) {
 	switch e := e.(type) {
 	case *GrantOpened:
 		s.settle(e.Grant.Stem.Request(), StateApproved, "")
-		s.change(e.Grant.Stem, func(r *Request) { r.Grant = &e.Grant })
+		s.change(e.Grant.Stem, func(r *Request) { r.Grant, r.Waiting = &e.Grant, s.Rules() > 2 && e.Grant.From > s.now })
+		s.spend(e.Grant)
+		s.demandReview(e.Grant)
 		if first, ok := s.seen[e.By]; ok {
 			opened := *first
 			opened.Outcome.Grant = e.Grant.ID
@@ -81,6 +85,32 @@ func (s *State) applyGrant(e Event) {
 		s.change(e.Grant.Stem(), s.close)
 	case *CertificateIssued:
 		s.certify(e)
+	case *GrantStarted:
+		s.change(e.Grant.Stem(), func(r *Request) { r.Waiting = false })
+	case *GrantReviewed:
+		delete(s.reviews, e.Grant)
+	case *RenewalAsked:
+		s.renewals[spender{e.Person, e.Role}] = Renewal{e.Person, e.Role, e.Until, e.At, bodyOf[statement.Renewal](e.Proof).Reason}
+	case *FactorEnrolled:
+		s.enrolFactor(e)
+	case *FactorReset:
+		s.resetFactor(e)
+	}
+}
+
+// refused remembers what a refused statement showed of its signer's second factor.
+func (s *State) refused(e *StatementRefused) {
+	if e.Statement == statement.KindFactor {
+		s.judge(e.Person, e.Judged.Old)
+		return
+	}
+	s.judge(e.Person, e.Judged.Code)
+}
+
+// demandReview keeps an emergency grant until somebody has looked at it.
+func (s *State) demandReview(g Grant) {
+	if s.chain.Current().Roles[g.Role].Emergency {
+		s.reviews[g.ID] = Review{g.ID, g.Person, g.Role, s.now, s.requests[g.Stem].Body.Reason}
 	}
 }
 
@@ -149,6 +179,7 @@ func (s *State) end(id GrantID, how EndedHow, by statement.Person) {
 			g := *r.Grant
 			g.Ended = ended
 			r.Grant = &g
+			s.unspend(&g)
 		}
 		s.close(r)
 	})
@@ -176,7 +207,12 @@ func (s *State) refresh(r *Request) {
 }
 
 func (s *State) file(e *RequestFiled) {
-	s.list(&Request{ID: e.Request, Index: e.Index, FiledAt: e.At, State: StatePending, Dossier: Dossier{Request: e.Proof}})
+	more := 0
+	if e.Judged.Hook != nil {
+		more = e.Judged.Hook.More
+	}
+	s.list(&Request{ID: e.Request, Index: e.Index, FiledAt: e.At, State: StatePending, Dossier: Dossier{Request: e.Proof}, More: more})
+	s.judge(e.Person, e.Judged.Code)
 }
 
 // list takes a request in, and derives from it what is not encoded.
@@ -184,7 +220,7 @@ func (s *State) list(r *Request) {
 	r.Body = bodyOf[statement.Request](r.Dossier.Request)
 	r.decided = nil
 	for _, p := range r.Dossier.Decisions {
-		r.decided = append(r.decided, bodyOf[statement.Decision](p).Person)
+		r.decided = append(r.decided, decidedBy(p))
 	}
 	s.hold(r)
 	for _, host := range r.Body.Hosts {
@@ -211,6 +247,7 @@ func (s *State) adopt(e *PolicyAdopted) {
 		s.cluster.Rules, s.cluster.Founding = e.Rules, e.Founding
 	}
 	s.dropUnlisted(before.Brokers, e)
+	s.settleRenewals()
 	for stem := range s.open {
 		if s.requests[stem].live(s.now) {
 			s.change(stem, s.refresh)

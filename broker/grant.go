@@ -22,11 +22,14 @@ type Grant struct {
 	Accounts []statement.Account  `json:"accounts"` // SSH logins
 	Sudo     []policy.SudoRule    `json:"sudo"`
 	Offline  policy.Offline       `json:"offline"`
-	Reach    policy.Selector      `json:"reach"`          // the role's selector, which hosts hold against their own labels
-	Newest   statement.Time       `json:"newest"`         // the latest created in the dossier
-	Expires  statement.Time       `json:"policy_expires"` // when the policy that proved it expires
-	Ended    *Ended               `json:"ended"`          // null while nothing ended it; Prove never sets it
-	Asked    statement.Time       `json:"-"`              // when the request was created; known only of what Prove just made
+	Reach    policy.Selector      `json:"reach"`              // the role's selector, which hosts hold against their own labels
+	Eligible []policy.Eligibility `json:"eligible,omitempty"` // by which of these the person holds it, where they say less than for ever and everywhere
+	Extends  GrantID              `json:"extends,omitzero"`   // whose sessions go on under this one
+	Alarm    bool                 `json:"alarm,omitzero"`     // nobody approved it beforehand: whoever opens it rings
+	Newest   statement.Time       `json:"newest"`             // the latest created in the dossier
+	Expires  statement.Time       `json:"policy_expires"`     // when the policy that proved it expires
+	Ended    *Ended               `json:"ended"`              // null while nothing ended it; Prove never sets it
+	Asked    statement.Time       `json:"-"`                  // when the request was created; known only of what Prove just made
 }
 
 // Phase is where a grant stands in its life. Waiting, active and lapsed are computed from time.
@@ -84,6 +87,8 @@ func (g Grant) LiveOn(h Host, now statement.Time) error {
 		return Refuse(Denied, "pim-ssh request "+string(g.Role)+"@"+string(h.Name), "grant %s does not name host %s", g.ID, h.Name)
 	case !g.Reach.Selects(h.Name, h.Labels):
 		return Refuse(Denied, "pim-ssh roles", "role %s does not reach host %s", g.Role, h.Name)
+	case !g.heldOn(h):
+		return Refuse(Missing, "pim-ssh roles", "%s is not eligible for role %s on host %s at %s", g.Person, g.Role, h.Name, g.From)
 	case now < g.From:
 		return Refuse(Denied, "wait, or pim-ssh status "+string(g.ID), "grant %s starts at %s", g.ID, g.From)
 	case now >= g.Until:

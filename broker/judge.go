@@ -7,12 +7,14 @@ import (
 	"pim-ssh/broker/statement"
 )
 
-// Judge decides whether a dossier is a live grant on this host at this moment, and returns the grant when it is.
+// Judge decides whether a dossier is a live grant on this host at this moment, and returns the grant, as it is there, when
+// it is.
 func Judge(c policy.Chain, d Dossier, h Host, now statement.Time) (Grant, error) {
 	g, err := Prove(c, d)
 	if err != nil {
 		return Grant{}, err
 	}
+	g = g.On(h)
 	if err := g.LiveOn(h, now); err != nil {
 		return Grant{}, err
 	}
@@ -40,7 +42,8 @@ func Prove(c policy.Chain, d Dossier) (Grant, error) {
 // asked is a request that was opened and whose signer speaks for the asker.
 type asked struct {
 	statement.Request
-	hash statement.Hash
+	hash   statement.Hash
+	signer statement.Signer
 }
 
 func (a asked) stem() Stem { return StemOf(a.hash) }
@@ -79,6 +82,9 @@ func weighAsked(c policy.Chain, a asked, decisions []statement.Proof) (weighed, 
 	}
 	longest, err := longestSince(c, a)
 	if err != nil {
+		return weighed{}, err
+	}
+	if err := worded(c.Current(), role, a); err != nil {
 		return weighed{}, err
 	}
 	t, err := count(c, a, role, decisions)
@@ -137,7 +143,7 @@ func openRequest(c policy.Chain, p statement.Proof) (asked, error) {
 	if err := speaks(c.Current(), o); err != nil {
 		return asked{}, err
 	}
-	return asked{Request: body, hash: o.Hash}, nil
+	return asked{Request: body, hash: o.Hash, signer: o.Signers[0]}, nil
 }
 
 // standing reports whether the asker may ask for this today, and returns the role.
@@ -179,9 +185,13 @@ func longestSince(c policy.Chain, a asked) (statement.Seconds, error) {
 
 // grant computes what a dossier with a full quorum confers.
 func (w weighed) grant(c policy.Chain, certificates []statement.Proof) (Grant, error) {
-	from := max(w.asked.Created, w.asked.At, w.filled())
+	from := max(w.asked.begins(), w.filled())
 	until := from.Add(min(w.asked.Duration, w.duration, w.longest))
+	entries, last := eligibleAt(c.Current(), w.asked, from)
+	until = min(until, last)
 	switch {
+	case len(entries) == 0:
+		return Grant{}, Refuse(Missing, "pim-ssh roles", "%s is not eligible for role %s at %s", w.asked.Person, w.asked.Role, from)
 	case len(w.hosts) == 0:
 		return Grant{}, Refuse(Denied, "", "the approvals of %s leave no host", w.asked.stem().Request())
 	case until <= from:
@@ -193,6 +203,7 @@ func (w weighed) grant(c policy.Chain, certificates []statement.Proof) (Grant, e
 		Person: w.asked.Person, Account: doc.People[w.asked.Person].Account, Role: w.asked.Role,
 		Hosts: w.hosts, From: from, Until: until, Keys: slices.Clone(w.asked.Keys),
 		Accounts: w.role.Accounts, Sudo: w.role.Sudo, Offline: w.role.Offline, Reach: w.role.Hosts,
+		Eligible: bounded(entries), Extends: GrantID(w.asked.Extends), Alarm: w.unapproved(),
 		Newest: max(w.asked.Created, w.newest), Expires: doc.Expires, Asked: w.asked.Created,
 	}
 	if len(certificates) > maxCertificates {
@@ -213,6 +224,9 @@ func (g *Grant) addKey(c policy.Chain, p statement.Proof) error {
 		return err
 	}
 	if err := speaks(c.Current(), o); err != nil {
+		return err
+	}
+	if err := touched(c.Current().Roles[g.Role].Factors.Ask, o); err != nil {
 		return err
 	}
 	switch {

@@ -116,7 +116,7 @@ func TestNeedsNamesWhoMayFillTheQuorum(t *testing.T) {
 	}
 	for name, c := range cases {
 		var got []string
-		for _, need := range Needs(sc.chain, c.dossier) {
+		for _, need := range Needs(sc.chain, c.dossier, sc.now) {
 			got = append(got, need.String())
 		}
 		if !slices.Equal(got, c.want) {

@@ -3,6 +3,7 @@ package broker
 import (
 	"slices"
 
+	"pim-ssh/broker/policy"
 	"pim-ssh/broker/statement"
 )
 
@@ -29,10 +30,28 @@ type Request struct {
 	Dossier  Dossier          `json:"dossier"`
 	Grant    *Grant           `json:"grant"` // null until approved
 	Issued   []Issued         `json:"issued"`
+	Waiting  bool             `json:"waiting,omitzero"` // its window is to begin later, and it is judged again then
+	More     int              `json:"more,omitzero"`    // approvals that a hook demands beside the role's own
 
-	Body    statement.Request  `json:"-"` // what Dossier.Request says
-	decided []statement.Person // who filed a decision, in that order
-	sum     statement.Hash     // of the encoding
+	Body    statement.Request `json:"-"` // what Dossier.Request says
+	decided []decided         // in the order filed
+	sum     statement.Hash    // of the encoding
+}
+
+// decided is who filed a decision, and until when it may count.
+type decided struct {
+	person         statement.Person
+	created, until statement.Time
+}
+
+func decidedBy(p statement.Proof) decided {
+	d := bodyOf[statement.Decision](p)
+	return decided{d.Person, d.Created, d.NotAfter}
+}
+
+// decidedAt reports whether a decision of the person still counts.
+func (r *Request) decidedAt(doc *policy.Document, person statement.Person, now statement.Time) bool {
+	return slices.ContainsFunc(r.decided, func(d decided) bool { return d.person == person && now <= valid(doc, d.until) })
 }
 
 // Issued is one certificate that may be signed: Serial is the index of the event that says so.
@@ -68,15 +87,19 @@ func (r Request) live(now statement.Time) bool {
 
 // due is when time alone closes an open request, or the grant it became.
 func (r *Request) due() statement.Time {
-	if r.Grant != nil {
+	switch {
+	case r.Grant != nil && r.Waiting:
+		return r.Grant.From
+	case r.Grant != nil:
 		return r.Grant.Until
+	default:
+		return r.Body.Expires + 1
 	}
-	return r.Body.Expires + 1
 }
 
 // fileRequest decides a request for a role.
 func (t *turn) fileRequest(r statement.Request, o statement.Opened, p statement.Proof) error {
-	a := asked{Request: r, hash: o.Hash}
+	a := asked{Request: r, hash: o.Hash, signer: o.Signers[0]}
 	id := a.stem().Request()
 	if _, filed := t.s.requests[id.Stem()]; filed {
 		return Refuse(Conflict, "pim-ssh status "+string(id), "%s was filed before", id)
@@ -84,12 +107,12 @@ func (t *turn) fileRequest(r statement.Request, o statement.Opened, p statement.
 	if err := t.mayFile(a); err != nil {
 		return err
 	}
-	t.add(&RequestFiled{Request: id, Person: r.Person, Role: r.Role, Proof: p})
+	t.add(&RequestFiled{Request: id, Person: r.Person, Role: r.Role, Judged: t.judged, Proof: p})
 	w, err := weighAsked(t.chain, a, nil)
 	if err != nil {
 		return err
 	}
-	if w.missing() > 0 {
+	if w.missing() > 0 || t.judged.Hook != nil && t.judged.Hook.More > 0 {
 		return nil
 	}
 	return t.open(w, Dossier{Request: p}, o.Hash)
@@ -122,7 +145,53 @@ func (t *turn) mayFile(a asked) error {
 	if err := t.notTwice(a); err != nil {
 		return err
 	}
-	return t.notTooMany(a.Person)
+	if err := t.notTooMany(a.Person); err != nil {
+		return err
+	}
+	return t.mayAsk(a, role)
+}
+
+// mayAsk holds a request to what rules 3 brought; the code comes last, so that none is used up for what is refused anyway.
+func (t *turn) mayAsk(a asked, role policy.Role) error {
+	if err := t.mayExtend(a); err != nil {
+		return err
+	}
+	if err := t.affords(a.Person, a.Role, role, a.Duration); err != nil {
+		return err
+	}
+	if err := t.conditions(a.Role, role); err != nil {
+		return err
+	}
+	doc := t.chain.Current()
+	if doc.ActiveFor(a.Person, a.Role, a.Hosts, a.begins()) {
+		return nil
+	}
+	return t.proved(role.Factors.Ask, role.Factors.Fresh, a.Person, a.Code)
+}
+
+// mayExtend holds an extension to a live grant of the asker's for the same role, without a gap and on no other hosts.
+func (t *turn) mayExtend(a asked) error {
+	if a.Extends == "" {
+		return nil
+	}
+	id := GrantID(a.Extends)
+	r, filed := t.s.requests[id.Stem()]
+	if !filed || r.Grant == nil || r.Body.Person != a.Person {
+		return Refuse(Missing, "pim-ssh status", "%s has no grant %s", a.Person, id)
+	}
+	if err := t.stillLive(r); err != nil {
+		return err
+	}
+	again := "pim-ssh request " + string(a.Role) + " --why \"…\""
+	switch {
+	case r.Body.Role != a.Role:
+		return Refuse(Invalid, again, "%s is a grant of role %s, not of %s", id, r.Body.Role, a.Role)
+	case a.begins() > r.Grant.Until:
+		return Refuse(Invalid, again, "%s lapses at %s, before this begins", id, r.Grant.Until)
+	case slices.ContainsFunc(a.Hosts, func(h statement.HostName) bool { return !slices.Contains(r.Grant.Hosts, h) }):
+		return Refuse(Invalid, again, "%s names hosts that %s is not for", a.stem().Request(), id)
+	}
+	return nil
 }
 
 // MaxOpen is how many requests of one person may be pending or live at once: each stays in every broker's memory, and a
@@ -167,16 +236,20 @@ func (t *turn) fileDecision(d statement.Decision, o statement.Opened, p statemen
 	if err != nil {
 		return err
 	}
-	if err := mayDecide(t.chain.Current(), r.Body, d.Person); err != nil {
+	doc := t.chain.Current()
+	if err := mayDecide(doc, r.Body, d.Person, d.Created); err != nil {
 		return err
 	}
 	if err := t.stillPending(r); err != nil {
 		return err
 	}
-	if slices.Contains(r.decided, d.Person) {
+	if r.decidedAt(doc, d.Person, t.now) {
 		return Refuse(Conflict, "pim-ssh status "+string(id), "%s decided %s before", d.Person, id)
 	}
-	t.add(&DecisionFiled{Request: id, Person: d.Person, Verdict: d.Verdict, Proof: p})
+	if err := t.mayApprove(r, d, o); err != nil {
+		return err
+	}
+	t.add(&DecisionFiled{Request: id, Person: d.Person, Verdict: d.Verdict, Judged: t.judged, Proof: p})
 	if d.Verdict != statement.Approve {
 		t.add(&RequestDenied{Request: id, Person: d.Person})
 		return nil
@@ -187,11 +260,26 @@ func (t *turn) fileDecision(d statement.Decision, o statement.Opened, p statemen
 	if err != nil {
 		return err
 	}
-	if w.missing() > 0 {
+	if w.missing() > 0 || !w.more(r.More, t.now) {
 		return nil
 	}
 	t.add(&RequestApproved{Request: id})
 	return t.open(w, dossier, o.Hash)
+}
+
+// mayApprove holds a yes to what would make it count, so that an approver hears at once why it would not.
+func (t *turn) mayApprove(r *Request, d statement.Decision, o statement.Opened) error {
+	role := t.chain.Current().Roles[r.Body.Role]
+	if d.Verdict != statement.Approve {
+		return nil
+	}
+	if err := demanded(role, r.Body.Role, d, o); err != nil {
+		return err
+	}
+	if err := t.conditions(r.Body.Role, role); err != nil {
+		return err
+	}
+	return t.proved(role.Factors.Approve, role.Factors.Fresh, d.Person, d.Code)
 }
 
 // requestFor finds a request that concerns the person; any other is as missing as one that never was.
@@ -223,6 +311,9 @@ func (t *turn) open(w weighed, d Dossier, by statement.Hash) error {
 	}
 	if g.Until <= t.now {
 		return Refuse(Expired, "pim-ssh request "+string(g.Role), "the window of %s was over at %s", g.ID, g.Until)
+	}
+	if err := t.affords(g.Person, g.Role, w.role, g.Until.Sub(g.From)); err != nil {
+		return err
 	}
 	t.add(&GrantOpened{By: by, Grant: g})
 	for _, key := range g.Keys {

@@ -16,7 +16,7 @@ const (
 // ending access can still be recorded.
 func (c Command) Room() Room {
 	switch c.Kind {
-	case EndAccess, Tick, ChangeCluster, BeginEpoch:
+	case EndAccess, Tick, ChangeCluster, BeginEpoch, ReviewGrant:
 		return RoomLeast
 	case FileDecision:
 		if bodyOf[statement.Decision](c.Proof).Verdict == statement.Deny {
@@ -25,7 +25,7 @@ func (c Command) Room() Room {
 		return RoomPlenty
 	case ReportHost:
 		return RoomSome
-	case FileRequest, IssueCertificate, AdoptPolicy, EnrolHost, RaiseRules:
+	case FileRequest, IssueCertificate, AdoptPolicy, EnrolHost, RaiseRules, ChangeFactor, AskRenewal:
 		return RoomPlenty
 	default:
 		return RoomPlenty

@@ -363,7 +363,7 @@ func TestTheStoryFromRequestToLapse(t *testing.T) {
 	sc := newScene(t)
 	p := sc.asks("alice", "db-admin", "db1")
 	sc.must(p)
-	if needs := sc.s.Needs(sc.find(p).ID); len(needs) != 1 || needs[0].String() != "1 of bob, carol, gwen" {
+	if needs := sc.s.Needs(sc.find(p).ID, sc.now); len(needs) != 1 || needs[0].String() != "1 of bob, carol, gwen" {
 		t.Fatalf("needs %v", needs)
 	}
 	if inbox := sc.s.Inbox("bob", sc.now); len(inbox) != 1 {

@@ -29,6 +29,10 @@ type snapshot struct {
 	Hosts    []*Enrolled       `json:"hosts"`
 	Seen     []*seen           `json:"seen"`
 	Cluster  cluster           `json:"cluster,omitempty"` // absent under rules 1: an older build reads and writes the same bytes
+	Factors  []*factor         `json:"factors,omitempty"` // absent under rules 1 and 2, as what follows
+	Spent    []*spent          `json:"spent,omitempty"`
+	Reviews  []Review          `json:"reviews,omitempty"`
+	Renewals []Renewal         `json:"renewals,omitempty"`
 }
 
 // Digest returns one hash of the state: equal states, equal digests, on every broker. It costs a few milliseconds at ten
@@ -48,7 +52,22 @@ func (s *State) Digest() statement.Hash {
 	if s.Rules() > 1 {
 		parts = append(parts, s.cluster)
 	}
+	if s.Rules() > 2 {
+		parts = append(parts, s.limits())
+	}
 	return hashOf(parts)
+}
+
+// limits returns what the digest covers of what rules 3 brought.
+func (s *State) limits() []any {
+	var factors, spans []statement.Hash
+	for _, f := range s.factors {
+		factors = append(factors, f.sum)
+	}
+	for _, held := range s.spent {
+		spans = append(spans, held.sum)
+	}
+	return []any{hashSet(factors), hashSet(spans), s.Reviews(), s.Renewals()}
 }
 
 // hashSet returns one hash of a set of hashes.
@@ -72,7 +91,9 @@ func hashOf(value any) statement.Hash {
 
 // EncodeState returns the state's one spelling, for snapshots.
 func EncodeState(s *State) ([]byte, error) {
-	form := snapshot{V: StateVersion, Index: s.index, Now: s.now, Policy: s.chain.Proofs(), Adopted: s.adopted, Forked: s.forked, Cluster: s.cluster}
+	form := snapshot{V: StateVersion, Index: s.index, Now: s.now, Policy: s.chain.Proofs(), Adopted: s.adopted, Forked: s.forked, Cluster: s.cluster, Reviews: s.Reviews(), Renewals: s.Renewals()}
+	form.Factors = slices.SortedFunc(maps.Values(s.factors), func(a, b *factor) int { return cmp.Compare(a.Person, b.Person) })
+	form.Spent = slices.SortedFunc(maps.Values(s.spent), compareSpent)
 	for _, stem := range slices.Sorted(maps.Keys(s.requests)) {
 		form.Requests = append(form.Requests, s.requests[stem])
 	}
@@ -146,6 +167,18 @@ func (form snapshot) state() (*State, error) {
 	}
 	for _, first := range form.Seen {
 		s.keep(first)
+	}
+	for _, f := range form.Factors {
+		s.know(f)
+	}
+	for _, held := range form.Spent {
+		s.count(held)
+	}
+	for _, r := range form.Reviews {
+		s.reviews[r.Grant] = r
+	}
+	for _, r := range form.Renewals {
+		s.renewals[spender{r.Person, r.Role}] = r
 	}
 	return s, nil
 }

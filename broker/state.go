@@ -24,6 +24,10 @@ type State struct {
 	hosts    map[statement.HostName]*Enrolled
 	seen     map[statement.Hash]*seen
 	cluster  cluster
+	factors  map[statement.Person]*factor
+	spent    map[spender]*spent
+	reviews  map[GrantID]Review
+	renewals map[spender]Renewal
 
 	// What follows is derived from the above and never encoded.
 	open       map[Stem]statement.Time       // requests without ClosedAt, and when time alone closes them
@@ -60,6 +64,7 @@ func NewState() *State {
 		requests: map[Stem]*Request{}, hosts: map[statement.HostName]*Enrolled{}, seen: map[statement.Hash]*seen{},
 		open: map[Stem]statement.Time{}, openBy: map[statement.Person]int{}, wishes: map[wish]Stem{}, reach: map[statement.HostName][]Stem{},
 		tokens: map[statement.Hash]statement.HostName{}, identities: map[statement.Key]statement.HostName{},
+		factors: map[statement.Person]*factor{}, spent: map[spender]*spent{}, reviews: map[GrantID]Review{}, renewals: map[spender]Renewal{},
 		sweepAt: never,
 	}
 }
@@ -123,14 +128,10 @@ func (s *State) Grants() []Request {
 // Inbox returns the requests that a person can decide at now, in the order filed.
 func (s *State) Inbox(person statement.Person, now statement.Time) []Request {
 	doc := s.chain.Current()
-	approves := map[statement.RoleName]bool{}
-	for role := range doc.Roles {
-		approves[role] = slices.Contains(doc.Approvers(role), person)
-	}
 	var inbox []Request
 	for stem := range s.open {
 		r := s.requests[stem]
-		if approves[r.Body.Role] && r.Body.Person != person && r.StateAt(now) == StatePending && !slices.Contains(r.decided, person) {
+		if r.StateAt(now) == StatePending && mayDecide(doc, r.Body, person, now) == nil && !r.decidedAt(doc, person, now) {
 			inbox = append(inbox, *r)
 		}
 	}
@@ -138,13 +139,18 @@ func (s *State) Inbox(person statement.Person, now statement.Time) []Request {
 	return inbox
 }
 
-// Needs returns what a pending request still lacks under the current policy; nothing for any other.
-func (s *State) Needs(id RequestID) []Need {
+// Needs returns what a pending request still lacks under the current policy at now; nothing for any other.
+func (s *State) Needs(id RequestID, now statement.Time) []Need {
 	r, ok := s.requests[id.Stem()]
 	if !ok || r.State != StatePending {
 		return nil
 	}
-	return lacking(s.chain.Current(), r.Body, r.decided)
+	doc := s.chain.Current()
+	role, known := doc.Roles[r.Body.Role]
+	if !known {
+		return nil
+	}
+	return tallyOf(doc, r.Body, role, r.decided).lacking(now)
 }
 
 // Hosts returns every enrolled host, sorted by name.

@@ -16,7 +16,7 @@ func TestThreatSelfApprovalThroughAGroup(t *testing.T) {
 	}))
 	p := sc.asks("alice", "db-admin", "db1")
 	sc.must(p)
-	if needs := sc.s.Needs(sc.find(p).ID); needs[0].String() != "1 of bob, carol, gwen" {
+	if needs := sc.s.Needs(sc.find(p).ID, sc.now); needs[0].String() != "1 of bob, carol, gwen" {
 		t.Errorf("needs %v", needs)
 	}
 	sc.refused(Denied, sc.approves("alice", p))

@@ -96,7 +96,7 @@ func (a asking) requestView(r broker.Request) api.RequestView {
 		Decisions: decisions(r.Dossier), Dossier: r.Dossier,
 	}
 	if view.State == broker.StatePending {
-		view.Needs = a.state.Needs(r.ID)
+		view.Needs = a.state.Needs(r.ID, a.now)
 	}
 	if r.Grant != nil {
 		view.Grant = &r.Grant.ID

@@ -203,10 +203,14 @@ func (c Chain) Place(ref statement.PolicyRef) Placement {
 	return Foreign
 }
 
-// Next returns the document as the revision that follows this chain: numbered, naming the current hash, expiring then.
+// Next returns the document as the revision that follows this chain: numbered, naming the current hash, expiring then, and of
+// the chain's version unless it says more.
 // It is not yet drafted, checked or signed.
 func (c Chain) Next(doc Document, expires statement.Time) Document {
-	doc.V, doc.Kind, doc.Expires = statement.Version, statement.KindPolicy, expires
+	if len(c.links) > 0 {
+		doc.V = max(c.Current().V, doc.words())
+	}
+	doc.V, doc.Kind, doc.Expires, doc.owners = max(doc.V, 1), statement.KindPolicy, expires, nil
 	doc.Revision, doc.Previous = uint64(len(c.links))+1, ""
 	if len(c.links) > 0 {
 		doc.Previous = c.links[len(c.links)-1].hash.String()

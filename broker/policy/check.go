@@ -57,8 +57,8 @@ func (c *checker) say(path []string, format string, args ...any) {
 
 func (c *checker) head() {
 	d := c.doc
-	if d.V != statement.Version {
-		c.say(at("v"), "is %d, only %d is understood", d.V, statement.Version)
+	if d.V < 1 || d.V > Version {
+		c.say(at("v"), "is %d, only 1 to %d are understood", d.V, Version)
 	}
 	if d.Kind != statement.KindPolicy {
 		c.say(at("kind"), "is %q, not %q", d.Kind, statement.KindPolicy)

@@ -94,10 +94,11 @@ func (c *checker) role(name statement.RoleName, role Role) {
 	c.given(below(path, "accounts"), role.Accounts)
 	c.sudo(below(path, "sudo"), role.Sudo)
 	c.names(below(path, "eligible"), role.Eligible)
-	if len(role.Eligible) == 0 {
+	if len(role.Eligible)+len(role.Dated)+len(role.Active) == 0 {
 		c.say(below(path, "eligible"), "names nobody who may ask")
 	}
-	c.approvals(below(path, "approvals"), role)
+	c.quorum(path, name, role)
+	c.limits(path, name, role)
 	c.durations(path, role)
 	c.offline(below(path, "offline"), role.Offline)
 	if len(role.Permit) > 0 {
@@ -176,34 +177,6 @@ func (c *checker) names(path []string, names []Name) bool {
 		}
 	}
 	return all
-}
-
-// approvals holds a quorum to be within reach of everybody who may ask, none of whom counts for themselves.
-func (c *checker) approvals(path []string, role Role) {
-	need := role.Approvals
-	if need.None {
-		if need.Count != 0 || len(need.From) != 0 {
-			c.say(path, "is either none, or count and from")
-		}
-		return
-	}
-	if !c.names(below(path, "from"), need.From) {
-		return
-	}
-	if need.Count < 1 {
-		c.say(below(path, "count"), "is %d, must be at least 1: write approvals: none if nobody needs to approve", need.Count)
-		return
-	}
-	approvers := c.doc.Members(need.From)
-	if need.Count > len(approvers) {
-		c.say(below(path, "count"), "is %d, but from names only %d people: nobody could ever be approved", need.Count, len(approvers))
-		return
-	}
-	for _, asker := range c.doc.Members(role.Eligible) {
-		if slices.Contains(approvers, asker) && need.Count > len(approvers)-1 {
-			c.say(below(path, "count"), "is %d, but when %s asks only %d of from can approve", need.Count, asker, len(approvers)-1)
-		}
-	}
 }
 
 func (c *checker) durations(path []string, role Role) {

@@ -64,7 +64,7 @@ func TestThreatPolicyLocksOut(t *testing.T) {
 		"a command with a wildcard": {onRole("root", func(r *Role) { r.Sudo = []SudoRule{{"root", []Command{"/usr/bin/*"}}} }), "roles.root.sudo.root.commands"},
 		"a sudo rule for nothing":   {onRole("root", func(r *Role) { r.Sudo = []SudoRule{{"root", nil}} }), "names no command"},
 		"sudo as every account":     {onRole("root", func(r *Role) { r.Sudo = []SudoRule{{"ALL", []Command{All}}} }), "roles.root.sudo.ALL"},
-		"version 2":                 {func(d *Document) { d.V = 2 }, "v: is 2"},
+		"version 3":                 {func(d *Document) { d.V = 3 }, "v: is 3"},
 		"another kind":              {func(d *Document) { d.Kind = statement.KindRequest }, "kind: is"},
 		"revision 0":                {func(d *Document) { d.Revision = 0 }, "revision: starts at 1"},
 		"a first one with a parent": {func(d *Document) { d.Previous = strings.Repeat("ab", 32) }, "previous: must be empty"},

@@ -15,7 +15,7 @@ type Name string
 // Document is one revision of the policy: the JSON object that stewards sign. Every field is always written and the
 // field order is frozen, so that one document has exactly one spelling. Every list is a set: sorted, each member once.
 type Document struct {
-	V         int                              `json:"v"`        // statement.Version
+	V         int                              `json:"v"`        // 1, or Version once it says what version 1 has no words for
 	Kind      statement.Kind                   `json:"kind"`     // statement.KindPolicy
 	Revision  uint64                           `json:"revision"` // 1, 2, 3 …
 	Previous  string                           `json:"previous"` // hash of the revision before, 64 hex digits; "" for the first
@@ -27,7 +27,13 @@ type Document struct {
 	Auditors  []statement.Person               `json:"auditors"`  // may read everything
 	Brokers   map[statement.BrokerName]Broker  `json:"brokers"`
 	Roles     map[statement.RoleName]Role      `json:"roles"`
+
+	owners map[statement.Key]statement.Person // by key; nil in a document that nobody parsed
 }
+
+// Version is the newest version of a document. One of version 1 has none of the fields that later versions brought, and is
+// judged as the builds judged it that knew no other.
+const Version = 2
 
 // PersonEntry is what the policy knows about one person.
 type PersonEntry struct {
@@ -61,6 +67,22 @@ type Role struct {
 	Pending   statement.Seconds   `json:"pending"` // an unanswered request lives this long
 	Offline   Offline             `json:"offline"`
 	Permit    []string            `json:"permit"` // ssh permissions beyond a pty; none is enforced yet, so it is empty
+
+	// From version 2 on, each left out while it is zero.
+	Dated          []Eligibility `json:"dated,omitempty"`          // who may ask besides Eligible: for a while, or on some hosts
+	Active         []Eligibility `json:"active,omitempty"`         // for whom the stewards' signatures are approval and second factor
+	And            []Part        `json:"and,omitempty"`            // what the quorum needs beside Approvals
+	Fallback       []Fallback    `json:"fallback,omitempty"`       // who may decide once nobody else has for a while, the earliest first
+	Factors        Factors       `json:"factors,omitzero"`         // beside a signature
+	ReasonLeast    int           `json:"reason_least,omitzero"`    // a reason has so many characters or more
+	ApproverReason bool          `json:"approver_reason,omitzero"` // a yes without a reason does not count
+	Ticket         string        `json:"ticket,omitzero"`          // RE2 that the whole ticket matches; none: a ticket is as one likes
+	Budget         Budget        `json:"budget,omitzero"`          // zero: none
+	Emergency      bool          `json:"emergency,omitzero"`       // opens at once and alarms; who would approve reviews it afterwards
+	PlainKey       bool          `json:"plain_key,omitzero"`       // may open without approval for a signature without touch
+	Hours          *Hours        `json:"hours,omitzero"`           // brokers' word
+	Networks       []string      `json:"networks,omitempty"`       // CIDRs that people ask and decide from; brokers' word
+	Hook           *Hook         `json:"hook,omitzero"`            // brokers' word
 }
 
 // SudoRule lets the holder run Commands as the account As.

@@ -29,15 +29,23 @@ func (d *Document) meaning(name Name) []statement.Person {
 	return []statement.Person{statement.Person(name)}
 }
 
-// Eligible reports whether the person may ask for the role.
+// Eligible reports whether the person may ask for the role, now or at another time, on some host.
 func (d *Document) Eligible(person statement.Person, role statement.RoleName) bool {
-	return slices.Contains(d.Members(d.Roles[role].Eligible), person)
+	_, known := d.People[person]
+	return known && len(d.Entries(person, role)) > 0
 }
 
-// Approvers returns the distinct people whose approvals count for the role, sorted; nobody when the role needs none
-// or does not exist. An asker who is among them still never counts for their own request.
+// Approvers returns the distinct people whose decisions count for the role, sorted, those who stand in for others after a while
+// among them; nobody when the role needs none or does not exist. An asker who is among them never counts for their own request.
 func (d *Document) Approvers(role statement.RoleName) []statement.Person {
-	return d.Members(d.Roles[role].Approvals.From)
+	var names []Name
+	for _, part := range d.Roles[role].Reviewers() {
+		names = append(names, part.From...)
+	}
+	for _, fallback := range d.Roles[role].Fallback {
+		names = append(names, fallback.From...)
+	}
+	return d.Members(names)
 }
 
 // Steward reports whether the person may sign the next revision.
@@ -60,12 +68,26 @@ func (d *Document) HoldsKey(person statement.Person, key statement.Key) bool {
 
 // KeyOwner returns the one person who holds the key.
 func (d *Document) KeyOwner(key statement.Key) (statement.Person, bool) {
+	if d.owners != nil {
+		person, held := d.owners[key]
+		return person, held
+	}
 	for person, entry := range d.People {
 		if slices.Contains(entry.Keys, key) {
 			return person, true
 		}
 	}
 	return "", false
+}
+
+// index makes the document's keys quick to find. Nobody changes the document any more.
+func (d *Document) index() {
+	d.owners = make(map[statement.Key]statement.Person, len(d.People))
+	for person, entry := range d.People {
+		for _, key := range entry.Keys {
+			d.owners[key] = person
+		}
+	}
 }
 
 // CAKeys returns the keys that may sign certificates, sorted.

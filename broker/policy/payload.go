@@ -16,7 +16,7 @@ import (
 // Version and kind may be left zero. The document itself stays as it is.
 func Draft(doc Document) ([]byte, error) {
 	if doc.V == 0 && doc.Kind == "" {
-		doc.V, doc.Kind = statement.Version, statement.KindPolicy
+		doc.V, doc.Kind = doc.words(), statement.KindPolicy
 	}
 	doc = doc.Sorted()
 	if err := doc.Check(); err != nil {
@@ -49,6 +49,7 @@ func Parse(payload []byte) (*Document, error) {
 	if err := doc.Check(); err != nil {
 		return nil, err
 	}
+	doc.index()
 	return doc, nil
 }
 
@@ -85,7 +86,7 @@ func firstDifference(a, b []byte) int {
 
 // Sorted returns the document with its lists sorted, as Check wants them; the receiver stays as it is.
 func (d Document) Sorted() Document {
-	d.People, d.Groups, d.Roles = maps.Clone(d.People), maps.Clone(d.Groups), maps.Clone(d.Roles)
+	d.People, d.Groups, d.Roles, d.owners = maps.Clone(d.People), maps.Clone(d.Groups), maps.Clone(d.Roles), nil
 	for person, entry := range d.People {
 		entry.Keys = slices.Sorted(slices.Values(entry.Keys))
 		d.People[person] = entry
@@ -112,5 +113,5 @@ func (r Role) sorted() Role {
 		r.Sudo[i].Commands = slices.Sorted(slices.Values(r.Sudo[i].Commands))
 	}
 	slices.SortStableFunc(r.Sudo, func(a, b SudoRule) int { return strings.Compare(string(a.As), string(b.As)) })
-	return r
+	return r.sortedLimits()
 }

@@ -94,11 +94,20 @@ func (r Request) check() error {
 		optional("at", r.At, r.Created, r.Created.Add(MaxLifetime)),
 		within("expires", r.Expires, r.Created+1, r.Created.Add(MaxLifetime)),
 		sorted("keys", r.Keys, 0, MaxKeys, ParseKey),
+		r.checkExtends(),
+		checkCode("code", r.Code),
 	)
 }
 
+func (r Request) checkExtends() error {
+	if r.Extends == "" {
+		return nil
+	}
+	return checkID("extends", r.Extends, "g-")
+}
+
 func (d Decision) check() error {
-	if err := d.Head.check(KindDecision, byPerson); err != nil {
+	if err := first(d.Head.check(KindDecision, byPerson), checkCode("code", d.Code)); err != nil {
 		return err
 	}
 	if d.Request.IsZero() {

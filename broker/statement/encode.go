@@ -82,6 +82,12 @@ func decodeKind(kind Kind, payload []byte) (Body, error) {
 		return decodeAs[Cluster](payload)
 	case KindRestore:
 		return decodeAs[Restore](payload)
+	case KindFactor:
+		return decodeAs[Factor](payload)
+	case KindReview:
+		return decodeAs[Review](payload)
+	case KindRenewal:
+		return decodeAs[Renewal](payload)
 	case KindPolicy:
 		return nil, errors.New("policy: has its own chain; it is no statement to open here")
 	default:

@@ -23,6 +23,9 @@ const (
 	KindReport      Kind = "report"
 	KindCluster     Kind = "cluster"
 	KindRestore     Kind = "restore"
+	KindFactor      Kind = "factor"
+	KindReview      Kind = "review"
+	KindRenewal     Kind = "renewal"
 )
 
 // PolicyRef is the newest policy revision the signer had verified when signing.
@@ -45,8 +48,8 @@ type Head struct {
 	NotAfter   Time      `json:"not_after"`
 }
 
-// Body is one statement: Request, Decision, Certificate, End, Session, Read, HostToken, Enrolment, Report, Cluster
-// or Restore.
+// Body is one statement: Request, Decision, Certificate, End, Session, Read, HostToken, Enrolment, Report, Cluster,
+// Restore, Factor, Review or Renewal.
 type Body interface {
 	// Header returns the common head.
 	Header() Head
@@ -62,9 +65,11 @@ type Request struct {
 	Duration Seconds    `json:"duration"`
 	Reason   string     `json:"reason"` // 1–1000 bytes of UTF-8
 	Ticket   string     `json:"ticket,omitzero"`
-	At       Time       `json:"at,omitzero"` // scheduled start
-	Expires  Time       `json:"expires"`     // unanswered by then: expired
-	Keys     []Key      `json:"keys"`        // certificates may be issued for these; sorted, unique, may be empty, at most 8
+	At       Time       `json:"at,omitzero"`      // scheduled start
+	Expires  Time       `json:"expires"`          // unanswered by then: expired
+	Keys     []Key      `json:"keys"`             // certificates may be issued for these; sorted, unique, may be empty, at most 8
+	Extends  string     `json:"extends,omitzero"` // g-<stem>: a grant of the same role, whose sessions go on under this one
+	Code     string     `json:"code,omitzero"`    // a second factor that brokers check: six digits, or a recovery code
 }
 
 // Verdict is an approver's answer.
@@ -84,6 +89,7 @@ type Decision struct {
 	Reason   string     `json:"reason,omitzero"`
 	Hosts    []HostName `json:"hosts,omitzero"`
 	Duration Seconds    `json:"duration,omitzero"`
+	Code     string     `json:"code,omitzero"` // as in Request
 }
 
 // Certificate asks that one more key of the holder may be certified for a grant.

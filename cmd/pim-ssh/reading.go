@@ -72,7 +72,7 @@ func (r *reading) prove(chain policy.Chain) {
 		r.grant = &grant
 		return
 	}
-	if r.needs = broker.Needs(chain, open); len(r.needs) == 0 {
+	if r.needs = broker.Needs(chain, open, now); len(r.needs) == 0 {
 		r.why = err
 	}
 }

@@ -111,7 +111,7 @@ var usurpations = []usurpation{
 // coup is the policy that mallory wishes for.
 func coup(doc *policy.Document) {
 	root := doc.Roles["root"]
-	root.Eligible, root.Approvals = []policy.Name{"mallory"}, policy.Approvals{None: true}
+	root.Eligible, root.Approvals, root.PlainKey = []policy.Name{"mallory"}, policy.Approvals{None: true}, true
 	doc.Roles["root"] = root
 }
 

@@ -26,7 +26,7 @@ const (
 func (r *reader) file(root ast.Node) File {
 	file := File{Lifetime: Lifetime}
 	d := &file.Document
-	d.V, d.Kind = statement.Version, statement.KindPolicy
+	d.V, d.Kind = policy.Version, statement.KindPolicy
 	r.object(root, "the policy", laterInFile,
 		field{"version", true, r.version},
 		field{"expires", false, func(n ast.Node) { file.Lifetime = r.lifetime(n) }},

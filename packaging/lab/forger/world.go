@@ -87,7 +87,7 @@ func (w *World) document() policy.Document {
 	root.Sudo = []policy.SudoRule{{As: "root", Commands: []policy.Command{policy.All}}}
 	root.Approvals = policy.Approvals{Count: 2, From: []policy.Name{"approvers"}}
 	web.Hosts.Labels, web.Accounts, web.Eligible = map[string]string{"tier": "web"}, []statement.Account{"deploy"}, []policy.Name{"engineers"}
-	web.Approvals, web.Longest = policy.Approvals{None: true}, 8*3600
+	web.Approvals, web.PlainKey, web.Longest = policy.Approvals{None: true}, true, 8*3600
 	doc.Roles = map[statement.RoleName]policy.Role{"db-admin": db, "root": root, "web-deploy": web}
 	return doc
 }
