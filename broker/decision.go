@@ -55,6 +55,19 @@ func (t tally) lacking(now statement.Time) []Need {
 	return needs
 }
 
+// extra returns what a hook demands beside the quorum and nobody has given yet.
+func (t tally) extra(more int, now statement.Time) []Need {
+	people := t.counting(now)
+	left := more - max(0, len(people)-policy.Slots(t.parts))
+	if left <= 0 {
+		return nil
+	}
+	from := slices.DeleteFunc(t.doc.Approvers(t.role), func(p statement.Person) bool {
+		return slices.Contains(people, p) || !t.doc.Decides(p, t.role, now.Sub(t.asked)) || p == t.asker
+	})
+	return []Need{{Count: left, From: from}}
+}
+
 // mayDecide reports why a person may not decide a request under this policy, at this moment.
 func mayDecide(doc *policy.Document, r statement.Request, person statement.Person, at statement.Time) error {
 	if person == r.Person {
