@@ -34,8 +34,8 @@ type HookVerdict struct {
 	Why        string `json:"why,omitzero"`
 }
 
-// maxMore is how many approvals a hook may demand.
-const maxMore = 10
+// MaxMore is how many approvals a hook may demand beside a role's own.
+const MaxMore = 10
 
 // conditions holds a statement to what only the proposer could judge.
 func (t *turn) conditions(name statement.RoleName, role policy.Role) error {
