@@ -32,8 +32,8 @@ type decided struct {
 }
 
 // readDossier verifies a dossier: the asker signed the request with a key that the policy says is theirs, for this deployment,
-// under a policy we know; each decision is on exactly these bytes. What a broker adds that is not so is an error, not a row.
-func readDossier(p pin, d broker.Dossier) (reading, error) {
+// under a policy we know; each decision is on exactly these bytes. What it lacks is what it lacks at now. What a broker adds that is not so is an error, not a row.
+func readDossier(p pin, d broker.Dossier, now statement.Time) (reading, error) {
 	request, signer, err := openAs[statement.Request](p, d.Request)
 	if err != nil {
 		return reading{}, fmt.Errorf("the request: %w", err)
@@ -49,17 +49,17 @@ func readDossier(p pin, d broker.Dossier) (reading, error) {
 		}
 		doc := p.chain.Current()
 		counted := doc.HoldsKey(decision.Person, signer) && decision.Person != request.Person &&
-			slices.Contains(doc.Approvers(request.Role), decision.Person)
+			doc.Decides(decision.Person, request.Role, decision.Created.Sub(request.Created))
 		r.decisions = append(r.decisions, decided{decision, signer, counted})
 	}
 	slices.SortStableFunc(r.decisions, func(a, b decided) int { return int(a.Created - b.Created) })
-	r.prove(p.chain)
+	r.prove(p.chain, now)
 	return r, nil
 }
 
 // prove computes the grant as a host would, an end aside: that only takes away. What a newer policy ended is shown as the
 // grant it was, under the newest revision that made it one.
-func (r *reading) prove(chain policy.Chain) {
+func (r *reading) prove(chain policy.Chain, now statement.Time) {
 	open := r.dossier
 	open.Ended = nil
 	grant, err := broker.Prove(chain, open)
@@ -136,7 +136,7 @@ func (r reading) mayDecide(p pin, now statement.Time) error {
 	switch {
 	case r.request.Person == p.person:
 		return denied("ask one of "+people(r.needs)+" to run pim-ssh inbox", "nobody decides a request of their own")
-	case !slices.Contains(p.chain.Current().Approvers(r.request.Role), p.person):
+	case !p.chain.Current().Decides(p.person, r.request.Role, now.Sub(r.request.Created)):
 		return denied("pim-ssh inbox", "you are no approver of %s", r.request.Role)
 	case state == api.Expired && r.dossier.Ended != nil:
 		return &broker.Error{Kind: broker.Expired, Msg: fmt.Sprintf("%s ended when the brokers were restored from a backup", r.id()), Hint: "pim-ssh inbox"}
