@@ -48,7 +48,7 @@ func (c *contact) keptGrants() ([]reading, error) {
 		if statement.DecodeStrict(data, &dossier) != nil {
 			continue
 		}
-		r, err := readDossier(c.pin, dossier)
+		r, err := readDossier(c.pin, dossier, c.clock())
 		if err != nil || r.grant == nil || r.grant.Person != c.person {
 			continue
 		}

@@ -25,7 +25,7 @@ func (r reading) card(p pin, now statement.Time) term.Card {
 		{Label: "ticket", Lines: nonEmpty(r.request.Ticket), Quoted: true},
 		{Label: "asked", Lines: []string{moment(r.request.Created, now)}},
 		{Label: "expires", Lines: []string{moment(r.request.Expires, now)}},
-		{Label: "signed by", Lines: []string{fingerprint(r.signer)}},
+		{Label: "signed by", Lines: []string{fingerprint(r.signer.Key)}},
 		{Label: "for key", Lines: fingerprints(r.request.Keys)},
 	}
 	for _, d := range r.decisions {

@@ -83,7 +83,7 @@ func (c *contact) grant(ctx context.Context, id string) (reading, api.GrantView,
 
 // read verifies a dossier that was asked for by an id.
 func (c *contact) read(d broker.Dossier, id string) (reading, error) {
-	r, err := readDossier(c.pin, d)
+	r, err := readDossier(c.pin, d, c.clock())
 	if err != nil {
 		return reading{}, denied("decide nothing on it; tell an operator", "what the broker shows of %s does not verify: %v", id, err)
 	}

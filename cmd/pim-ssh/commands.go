@@ -164,7 +164,7 @@ func anyRequests(ctx context.Context, c *contact) ([]reading, error) {
 	views, err := client.AllRequests(ctx)
 	var found []reading
 	for _, view := range views {
-		if r, err := readDossier(c.pin, view.Dossier); err == nil {
+		if r, err := readDossier(c.pin, view.Dossier, c.clock()); err == nil {
 			found = append(found, r)
 		}
 	}
@@ -189,7 +189,7 @@ func anyGrants(ctx context.Context, c *contact) ([]reading, error) {
 	views, err := client.Grants(ctx)
 	var found []reading
 	for _, view := range views {
-		if r, err := readDossier(c.pin, view.Dossier); err == nil && r.grant != nil {
+		if r, err := readDossier(c.pin, view.Dossier, c.clock()); err == nil && r.grant != nil {
 			found = append(found, r)
 		}
 	}

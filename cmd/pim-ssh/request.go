@@ -155,7 +155,7 @@ func (c *contact) ask(ctx context.Context, body statement.Request, noWait bool, 
 	if err != nil {
 		return err
 	}
-	pending, err := readDossier(c.pin, broker.Dossier{Request: proof})
+	pending, err := readDossier(c.pin, broker.Dossier{Request: proof}, c.clock())
 	if err != nil {
 		return err
 	}

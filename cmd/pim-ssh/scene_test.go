@@ -227,7 +227,7 @@ func (s *scene) pinned(person statement.Person) pin { return pin{chain: s.chain,
 
 // read verifies a dossier as the person's CLI does.
 func (s *scene) read(person statement.Person, d broker.Dossier) (reading, error) {
-	return readDossier(s.pinned(person), d)
+	return readDossier(s.pinned(person), d, s.now())
 }
 
 // seat is one person at a desk: directories of their own and a real ssh-agent.
