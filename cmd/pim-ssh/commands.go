@@ -37,7 +37,7 @@ func commands(d *desk) *cobra.Command {
 		commands  []*cobra.Command
 	}{
 		{"everybody", "For everybody:", []*cobra.Command{joinCommand(d), whoamiCommand(d), rolesCommand(d), versionCommand(d)}},
-		{"engineers", "For engineers:", []*cobra.Command{requestCommand(d), statusCommand(d), withdrawCommand(d), returnCommand(d), sshCommand(d), certCommand(d)}},
+		{"engineers", "For engineers:", []*cobra.Command{requestCommand(d), statusCommand(d), extendCommand(d), withdrawCommand(d), returnCommand(d), sshCommand(d), certCommand(d)}},
 		{"approvers", "For approvers:", []*cobra.Command{inboxCommand(d), showCommand(d), approveCommand(d), denyCommand(d), revokeCommand(d)}},
 		{"operators", "For operators:", []*cobra.Command{hostCommand(d), clusterCommand(d)}},
 		{"stewards", "For stewards:", []*cobra.Command{policyCommand(d)}},

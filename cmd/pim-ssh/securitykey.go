@@ -29,7 +29,15 @@ const (
 	verified       // and its holder verified by PIN or finger
 )
 
-// touchToAsk is what the role demands of the signature on a request, and on a certificate statement under it.
+// touchToCertify is what the role demands of the signature that names one more key for a certificate.
+func touchToCertify(doc *policy.Document, name statement.RoleName) touch {
+	if doc.Roles[name].Factors.Ask == policy.SecurityKey {
+		return verified
+	}
+	return noTouch
+}
+
+// touchToAsk is what the role demands of the signature on a request.
 func touchToAsk(doc *policy.Document, r statement.Request) touch {
 	role := doc.Roles[r.Role]
 	switch {
