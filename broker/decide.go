@@ -47,7 +47,10 @@ func decide(s *State, c Command, followed func(t *turn, by statement.Hash)) (Dec
 	if err := s.checkRules(c); err != nil {
 		return Decided{}, err
 	}
-	t := &turn{s: s, chain: s.chain, now: max(s.now, c.At), rules: c.Rules, judged: c.Judged, followed: followed}
+	t := &turn{s: s, chain: s.chain, now: max(s.now, c.At), rules: c.Rules, followed: followed}
+	if c.Rules > 2 {
+		t.judged = c.Judged
+	}
 	var out Outcome
 	var err error
 	switch c.Kind {

@@ -83,6 +83,42 @@ func aftermath(t *testing.T) *scene {
 	return sc
 }
 
+// sundry is aftermath, and what rules 3 bring.
+func sundry(t *testing.T) *scene {
+	sc := aftermath(t)
+	sc.must(sc.raises("dave", 3))
+	sc.must(sc.revises(func(doc *policy.Document) {
+		changeRole("web-deploy", func(r *policy.Role) { r.PlainKey = true })(doc)
+		changeRole("db-admin", func(r *policy.Role) {
+			r.Eligible, r.Longest = []policy.Name{"engineers"}, 4*3600
+			r.Factors, r.Budget = policy.Factors{Ask: policy.TOTP, Fresh: 900}, policy.Budget{Time: 8 * 3600, Per: 7 * statement.Day}
+		})(doc)
+		changeRole("root", func(r *policy.Role) {
+			r.Emergency, r.PlainKey, r.Eligible = true, true, nil
+			r.Dated = []policy.Eligibility{{Who: "alice", Until: dawn.Add(60 * statement.Day)}}
+		})(doc)
+	}))
+	sc.must(sc.enrolsFactor("alice", "123456", ""), judging(Judged{Code: &CodeJudged{Right: true, Step: 100}}))
+	sc.refused(Denied, sc.asksWith("alice", "db-admin", "123457", "db1"), judging(Judged{Code: &CodeJudged{}}))
+	later := sc.request("alice", "db-admin", "db1")
+	later.Code, later.At = "123458", sc.now.Add(600)
+	p := sc.sign(later, key("alice"))
+	sc.must(p, judging(Judged{Code: &CodeJudged{Right: true, Step: 101}}))
+	sc.must(sc.approves("bob", p))
+	sc.now += 600
+	wantKinds(t, sc.tick().Events, "GrantStarted")
+	sc.now += 60
+	longer := sc.request("alice", "db-admin", "db1")
+	longer.Extends, longer.At = string(sc.find(p).Grant.ID), sc.find(p).Grant.Until
+	sc.must(sc.sign(longer, key("alice")), judging(Judged{}))
+	urgent := sc.asks("alice", "root", "db1", "web1")
+	sc.must(urgent)
+	sc.must(sc.reviews("carol", urgent))
+	sc.must(sc.renews("alice", "root", dawn.Add(90*statement.Day)))
+	sc.must(sc.resetsFactor("dave", "alice"))
+	return sc
+}
+
 func golden(t *testing.T, name string, got []byte) {
 	t.Helper()
 	path := filepath.Join("testdata", name)
@@ -117,7 +153,7 @@ func encoded(t *testing.T, events []Event) [][]byte {
 }
 
 func TestEveryKindOfEventKeepsItsEncoding(t *testing.T) {
-	sc := aftermath(t)
+	sc := sundry(t)
 	leaves := encoded(t, sc.log)
 	met := map[EventKind]bool{}
 	for i, e := range sc.log {
@@ -135,7 +171,7 @@ func TestEveryKindOfEventKeepsItsEncoding(t *testing.T) {
 
 func TestEveryKindOfCommandKeepsItsEncoding(t *testing.T) {
 	met := map[CommandKind]bool{}
-	for _, c := range aftermath(t).taken {
+	for _, c := range sundry(t).taken {
 		data, err := EncodeCommand(c)
 		if err != nil {
 			t.Fatal(err)
@@ -152,13 +188,13 @@ func TestEveryKindOfCommandKeepsItsEncoding(t *testing.T) {
 			golden(t, "commands/"+string(c.Kind)+".json", append(data, '\n'))
 		}
 	}
-	if len(met) != 11 {
+	if len(met) != 14 {
 		t.Errorf("met %v", met)
 	}
 }
 
 func TestEveryEventReadBackIsTheSameEvent(t *testing.T) {
-	sc := aftermath(t)
+	sc := sundry(t)
 	for i, leaf := range encoded(t, sc.log) {
 		e, err := DecodeEvent(leaf)
 		if err != nil {
@@ -171,12 +207,13 @@ func TestEveryEventReadBackIsTheSameEvent(t *testing.T) {
 	}
 }
 
-// The recorded logs were written by earlier builds, one under rules 1, one up to rules 2, one with a restore: today's rules
+// The recorded logs were written by earlier builds, one under rules 1, one up to rules 2, one with a restore, one up to rules 3: today's rules
 // must fold each to the digest recorded beside it.
 func TestRefoldingTheRecordedLogsGivesTheRecordedDigests(t *testing.T) {
 	refolds(t, everything(t), "log.ndjson", "digest")
 	refolds(t, sequel(t), "log-2.ndjson", "digest-2")
 	refolds(t, aftermath(t), "log-3.ndjson", "digest-3")
+	refolds(t, sundry(t), "log-4.ndjson", "digest-4")
 }
 
 func refolds(t *testing.T, sc *scene, log, sum string) {
@@ -204,7 +241,7 @@ func refolds(t *testing.T, sc *scene, log, sum string) {
 }
 
 func TestASnapshotTakenAnywhereContinuesAsTheLogDoes(t *testing.T) {
-	sc := aftermath(t)
+	sc := sundry(t)
 	for cut := range sc.log {
 		s := NewState()
 		for _, e := range sc.log[:cut] {

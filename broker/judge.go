@@ -203,7 +203,7 @@ func (w weighed) grant(c policy.Chain, certificates []statement.Proof) (Grant, e
 		Person: w.asked.Person, Account: doc.People[w.asked.Person].Account, Role: w.asked.Role,
 		Hosts: w.hosts, From: from, Until: until, Keys: slices.Clone(w.asked.Keys),
 		Accounts: w.role.Accounts, Sudo: w.role.Sudo, Offline: w.role.Offline, Reach: w.role.Hosts,
-		Eligible: bounded(entries), Extends: GrantID(w.asked.Extends), Alarm: w.unapproved(),
+		Eligible: bounded(entries), Extends: GrantID(w.asked.Extends), Alarm: doc.V > 1 && w.unapproved(),
 		Newest: max(w.asked.Created, w.newest), Expires: doc.Expires, Asked: w.asked.Created,
 	}
 	if len(certificates) > maxCertificates {

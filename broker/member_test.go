@@ -270,7 +270,7 @@ func TestASnapshotOfAClusterThatWasTouchedIsRefused(t *testing.T) {
 	names := string(data[bytes.Index(data, []byte(`"members":[`)):])
 	second := names[strings.Index(names, `},{`)+2 : strings.Index(names, `]`)]
 	cases := map[string][2]string{
-		"rules of a later build":     {`"rules":2`, `"rules":3`},
+		"rules of a later build":     {`"rules":2`, `"rules":4`},
 		"rules written though 1":     {`"rules":2`, `"rules":1`},
 		"members without the rules":  {`"rules":2,`, ``},
 		"founders without the rules": {`"cluster":{"rules":2,`, `"cluster":{"founding":1,`},
@@ -288,7 +288,7 @@ func TestASnapshotOfAClusterThatWasTouchedIsRefused(t *testing.T) {
 			t.Errorf("%s: accepted", name)
 		}
 	}
-	if _, err := DecodeState(bytes.Replace(data, []byte(`"rules":2`), []byte(`"rules":3`), 1)); !MustStop(err) {
+	if _, err := DecodeState(bytes.Replace(data, []byte(`"rules":2`), []byte(`"rules":4`), 1)); !MustStop(err) {
 		t.Errorf("rules of a later build do not stop the broker: %v", err)
 	}
 	plain, err := EncodeState(newScene(t).s)

@@ -123,9 +123,9 @@ func (w *walk) cluster(*rapid.T) {
 			taken := w.m.cluster.remove(identity, name)
 			return taken, taken
 		default:
-			taken := c.Rules == 2 && w.m.cluster.rules == 1
+			taken := c.Rules == w.m.cluster.rules+1 && c.Rules <= Rules
 			if taken {
-				w.m.cluster.rules = 2
+				w.m.cluster.rules = c.Rules
 			}
 			return taken, taken
 		}

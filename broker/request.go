@@ -112,7 +112,7 @@ func (t *turn) fileRequest(r statement.Request, o statement.Opened, p statement.
 	if err != nil {
 		return err
 	}
-	if w.missing() > 0 || t.judged.Hook != nil && t.judged.Hook.More > 0 {
+	if w.missing() > 0 || t.judged.more() > 0 {
 		return nil
 	}
 	return t.open(w, Dossier{Request: p}, o.Hash)
@@ -151,7 +151,7 @@ func (t *turn) mayFile(a asked) error {
 	return t.mayAsk(a, role)
 }
 
-// mayAsk holds a request to what rules 3 brought; the code comes last, so that none is used up for what is refused anyway.
+// mayAsk holds a request to what rules 3 brought.
 func (t *turn) mayAsk(a asked, role policy.Role) error {
 	if err := t.mayExtend(a); err != nil {
 		return err
@@ -162,11 +162,12 @@ func (t *turn) mayAsk(a asked, role policy.Role) error {
 	if err := t.conditions(a.Role, role); err != nil {
 		return err
 	}
-	doc := t.chain.Current()
-	if doc.ActiveFor(a.Person, a.Role, a.Hosts, a.begins()) {
-		return nil
+	if !t.chain.Current().ActiveFor(a.Person, a.Role, a.Hosts, a.begins()) {
+		if err := t.proved(role.Factors.Ask, role.Factors.Fresh, a.Person, a.Code); err != nil {
+			return err
+		}
 	}
-	return t.proved(role.Factors.Ask, role.Factors.Fresh, a.Person, a.Code)
+	return t.hooked(a.Role, role)
 }
 
 // mayExtend holds an extension to a live grant of the asker's for the same role, without a gap and on no other hosts.
@@ -260,7 +261,7 @@ func (t *turn) fileDecision(d statement.Decision, o statement.Opened, p statemen
 	if err != nil {
 		return err
 	}
-	if w.missing() > 0 || !w.more(r.More, t.now) {
+	if w.missing() > 0 || !w.more(max(r.More, t.judged.more()), t.now) {
 		return nil
 	}
 	t.add(&RequestApproved{Request: id})
@@ -279,7 +280,10 @@ func (t *turn) mayApprove(r *Request, d statement.Decision, o statement.Opened) 
 	if err := t.conditions(r.Body.Role, role); err != nil {
 		return err
 	}
-	return t.proved(role.Factors.Approve, role.Factors.Fresh, d.Person, d.Code)
+	if err := t.proved(role.Factors.Approve, role.Factors.Fresh, d.Person, d.Code); err != nil {
+		return err
+	}
+	return t.hooked(r.Body.Role, role)
 }
 
 // requestFor finds a request that concerns the person; any other is as missing as one that never was.

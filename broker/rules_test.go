@@ -67,9 +67,9 @@ func TestACommandUnderOtherRulesIsNotDecided(t *testing.T) {
 		"no rules under 1":                            {newScene, ask, 0, false, Unavailable},
 		"rules 1 under 2":                             {grown, ask, 1, false, Unavailable},
 		"rules 2 under 2":                             {grown, ask, 2, false, ""},
-		"rules this build does not know":              {grown, ask, Rules + 1, true, ""},
-		"a raise to rules this build does not":        {grown, func(sc *scene) statement.Proof { return sc.raises("dave", Rules+1) }, Rules + 1, true, ""},
-		"a raise by a leader that does not know them": {grown, func(sc *scene) statement.Proof { return sc.raises("dave", Rules+1) }, Rules, false, Conflict},
+		"rules this build does not know":              {newest, ask, Rules + 1, true, ""},
+		"a raise to rules this build does not":        {newest, func(sc *scene) statement.Proof { return sc.raises("dave", Rules+1) }, Rules + 1, true, ""},
+		"a raise by a leader that does not know them": {newest, func(sc *scene) statement.Proof { return sc.raises("dave", Rules+1) }, Rules, false, Conflict},
 		"the raise":                                   {newScene, func(sc *scene) statement.Proof { return sc.raises("dave", 2) }, 2, false, ""},
 	}
 	for name, c := range cases {
@@ -102,7 +102,7 @@ func TestANewDeploymentBeginsUnderTheNewestRules(t *testing.T) {
 		t.Fatal(err)
 	}
 	leaf, err := EncodeEvent(d.Events[0])
-	if err != nil || !bytes.Contains(leaf, []byte(`"rules":2,"founding":1,"proof":`)) {
+	if err != nil || !bytes.Contains(leaf, []byte(`"rules":3,"founding":1,"proof":`)) {
 		t.Errorf("%s: %v", leaf, err)
 	}
 	Evolve(s, d.Events[0])
@@ -110,14 +110,14 @@ func TestANewDeploymentBeginsUnderTheNewestRules(t *testing.T) {
 		t.Errorf("rules %d", s.Rules())
 	}
 	for name, spelled := range map[string]string{"rules 1 written out": `"rules":1,`, "no rules written out": `"rules":0,`, "rules below": `"rules":-1,`} {
-		if _, err := DecodeEvent(bytes.Replace(leaf, []byte(`"rules":2,`), []byte(spelled), 1)); err == nil || MustStop(err) {
+		if _, err := DecodeEvent(bytes.Replace(leaf, []byte(`"rules":3,`), []byte(spelled), 1)); err == nil || MustStop(err) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
-	if _, err := DecodeEvent(bytes.Replace(leaf, []byte(`"rules":2,`), []byte(`"rules":3,`), 1)); !MustStop(err) {
+	if _, err := DecodeEvent(bytes.Replace(leaf, []byte(`"rules":3,`), []byte(`"rules":4,`), 1)); !MustStop(err) {
 		t.Errorf("rules of a later build: %v", err)
 	}
-	if _, err := DecodeEvent(bytes.Replace(leaf, []byte(`"rules":2,`), nil, 1)); err == nil {
+	if _, err := DecodeEvent(bytes.Replace(leaf, []byte(`"rules":3,`), nil, 1)); err == nil {
 		t.Error("founders under rules 1")
 	}
 	if _, err := DecodeEvent(bytes.Replace(leaf, []byte(`"index":0,`), []byte(`"index":7,`), 1)); err == nil {

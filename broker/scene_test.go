@@ -291,15 +291,22 @@ func (sc *scene) decideOnly(c Command) (Decided, error) {
 	return d, err
 }
 
-func (sc *scene) file(p statement.Proof) (Decided, error) {
+func (sc *scene) file(p statement.Proof, with ...func(*Command)) (Decided, error) {
 	sc.t.Helper()
-	return sc.apply(sc.command(p))
+	c := sc.command(p)
+	for _, change := range with {
+		change(&c)
+	}
+	return sc.apply(c)
 }
 
+// judging says what the proposer judges.
+func judging(j Judged) func(*Command) { return func(c *Command) { c.Judged = j } }
+
 // must files a statement that the rules accept.
-func (sc *scene) must(p statement.Proof) Outcome {
+func (sc *scene) must(p statement.Proof, with ...func(*Command)) Outcome {
 	sc.t.Helper()
-	d, err := sc.file(p)
+	d, err := sc.file(p, with...)
 	if err != nil {
 		sc.t.Fatalf("refused: %v", err)
 	}
@@ -307,9 +314,9 @@ func (sc *scene) must(p statement.Proof) Outcome {
 }
 
 // refused files a statement that the rules refuse, and says how.
-func (sc *scene) refused(kind Kind, p statement.Proof) *Error {
+func (sc *scene) refused(kind Kind, p statement.Proof, with ...func(*Command)) *Error {
 	sc.t.Helper()
-	_, err := sc.file(p)
+	_, err := sc.file(p, with...)
 	refusal, ok := err.(*Error)
 	if !ok || refusal.Kind != kind {
 		sc.t.Fatalf("got %v (%s), want a refusal: %s", err, KindOf(err), kind)

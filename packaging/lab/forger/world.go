@@ -65,7 +65,7 @@ func (w *World) document() policy.Document {
 	identity, err := ssh.NewSignerFromSigner(w.Identity)
 	w.must(err)
 	doc := policy.Document{
-		V: statement.Version, Kind: statement.KindPolicy, Revision: 1, Expires: Now() + 90*24*3600,
+		V: policy.Version, Kind: statement.KindPolicy, Revision: 1, Expires: Now() + 90*24*3600,
 		People:    map[statement.Person]policy.PersonEntry{},
 		Groups:    map[policy.GroupName][]statement.Person{"approvers": {"bob", "carol", "gwen"}, "engineers": {"alice", "erin"}},
 		Stewards:  policy.Stewards{Threshold: 1, People: []statement.Person{"dave"}},
