@@ -146,11 +146,39 @@ func (r reading) mayDecide(p pin, now statement.Time) error {
 	case state == api.Expired:
 		return &broker.Error{Kind: broker.Expired, Msg: fmt.Sprintf("%s expired at %s", r.id(), r.request.Expires), Hint: "pim-ssh inbox"}
 	case state != api.Pending:
-		return &broker.Error{Kind: broker.Conflict, Msg: fmt.Sprintf("%s is %s already", r.id(), state), Hint: "pim-ssh show " + short(r.id())}
+		return &broker.Error{Kind: broker.Conflict, Msg: r.settlement(now), Hint: "pim-ssh show " + short(r.id())}
 	case r.why != nil:
 		return denied("pim-ssh show "+short(r.id()), "%s cannot become a grant: %v", r.id(), r.why)
 	}
 	return nil
+}
+
+// settlement says how a request ended, and by whom; "" while it is pending.
+func (r reading) settlement(now statement.Time) string {
+	switch state := r.state(now); state {
+	case api.Pending:
+		return ""
+	case api.Denied:
+		return r.denial()
+	case api.Approved:
+		return fmt.Sprintf("%s is approved already%s; %s has %s", r.id(), r.by(), r.request.Person, r.grantID())
+	default:
+		return fmt.Sprintf("%s is %s already", r.id(), state)
+	}
+}
+
+// by names those whose approvals count.
+func (r reading) by() string {
+	var names []string
+	for _, d := range r.decisions {
+		if d.counted && d.Verdict == statement.Approve {
+			names = append(names, string(d.Person))
+		}
+	}
+	if len(names) == 0 {
+		return ""
+	}
+	return " by " + strings.Join(names, ", ")
 }
 
 // checkAsked holds a dossier to the id that was asked for, so that a broker cannot slip in another.
