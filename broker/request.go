@@ -133,6 +133,7 @@ func (t *turn) mayFile(a asked) error {
 	case a.Expires > a.Created.Add(role.Pending):
 		return Refuse(Denied, "update pim-ssh", "the request would stay open until %s, but role %s allows %s", a.Expires, a.Role, role.Pending.Std())
 	}
+	entries := t.chain.Current().Entries(a.Person, a.Role)
 	for _, name := range a.Hosts {
 		host, enrolled := t.s.hosts[name]
 		if !enrolled {
@@ -140,6 +141,9 @@ func (t *turn) mayFile(a asked) error {
 		}
 		if !role.Hosts.Selects(name, host.Labels) {
 			return Refuse(Denied, "pim-ssh roles", "role %s does not reach host %s", a.Role, name)
+		}
+		if !slices.ContainsFunc(entries, func(e policy.Eligibility) bool { return e.Covers(name, host.Labels, a.begins()) }) {
+			return Refuse(Missing, "pim-ssh roles", "%s is not eligible for role %s on host %s at %s", a.Person, a.Role, name, a.begins())
 		}
 	}
 	if err := t.notTwice(a); err != nil {
