@@ -112,7 +112,7 @@ func (t *turn) fileRequest(r statement.Request, o statement.Opened, p statement.
 	if err != nil {
 		return err
 	}
-	if w.missing() > 0 || t.judged.Hook != nil && t.judged.Hook.More > 0 {
+	if w.missing() > 0 || t.judged.more() > 0 {
 		return nil
 	}
 	return t.open(w, Dossier{Request: p}, o.Hash)
@@ -133,6 +133,7 @@ func (t *turn) mayFile(a asked) error {
 	case a.Expires > a.Created.Add(role.Pending):
 		return Refuse(Denied, "update pim-ssh", "the request would stay open until %s, but role %s allows %s", a.Expires, a.Role, role.Pending.Std())
 	}
+	entries := t.chain.Current().Entries(a.Person, a.Role)
 	for _, name := range a.Hosts {
 		host, enrolled := t.s.hosts[name]
 		if !enrolled {
@@ -140,6 +141,9 @@ func (t *turn) mayFile(a asked) error {
 		}
 		if !role.Hosts.Selects(name, host.Labels) {
 			return Refuse(Denied, "pim-ssh roles", "role %s does not reach host %s", a.Role, name)
+		}
+		if !slices.ContainsFunc(entries, func(e policy.Eligibility) bool { return e.Covers(name, host.Labels, a.begins()) }) {
+			return Refuse(Missing, "pim-ssh roles", "%s is not eligible for role %s on host %s at %s", a.Person, a.Role, name, a.begins())
 		}
 	}
 	if err := t.notTwice(a); err != nil {
@@ -151,7 +155,7 @@ func (t *turn) mayFile(a asked) error {
 	return t.mayAsk(a, role)
 }
 
-// mayAsk holds a request to what rules 3 brought; the code comes last, so that none is used up for what is refused anyway.
+// mayAsk holds a request to what rules 3 brought.
 func (t *turn) mayAsk(a asked, role policy.Role) error {
 	if err := t.mayExtend(a); err != nil {
 		return err
@@ -162,11 +166,12 @@ func (t *turn) mayAsk(a asked, role policy.Role) error {
 	if err := t.conditions(a.Role, role); err != nil {
 		return err
 	}
-	doc := t.chain.Current()
-	if doc.ActiveFor(a.Person, a.Role, a.Hosts, a.begins()) {
-		return nil
+	if !t.chain.Current().ActiveFor(a.Person, a.Role, a.Hosts, a.begins()) {
+		if err := t.proved(role.Factors.Ask, role.Factors.Fresh, a.Person, a.Code); err != nil {
+			return err
+		}
 	}
-	return t.proved(role.Factors.Ask, role.Factors.Fresh, a.Person, a.Code)
+	return t.hooked(a.Role, role)
 }
 
 // mayExtend holds an extension to a live grant of the asker's for the same role, without a gap and on no other hosts.
@@ -260,7 +265,7 @@ func (t *turn) fileDecision(d statement.Decision, o statement.Opened, p statemen
 	if err != nil {
 		return err
 	}
-	if w.missing() > 0 || !w.more(r.More, t.now) {
+	if w.missing() > 0 || !w.more(max(r.More, t.judged.more()), t.now) {
 		return nil
 	}
 	t.add(&RequestApproved{Request: id})
@@ -279,7 +284,10 @@ func (t *turn) mayApprove(r *Request, d statement.Decision, o statement.Opened) 
 	if err := t.conditions(r.Body.Role, role); err != nil {
 		return err
 	}
-	return t.proved(role.Factors.Approve, role.Factors.Fresh, d.Person, d.Code)
+	if err := t.proved(role.Factors.Approve, role.Factors.Fresh, d.Person, d.Code); err != nil {
+		return err
+	}
+	return t.hooked(r.Body.Role, role)
 }
 
 // requestFor finds a request that concerns the person; any other is as missing as one that never was.

@@ -25,7 +25,7 @@ var reserved = map[statement.Account]string{
 // Check returns nil or every rule the document breaks, as Problems. What passes it cannot lock its people out: the next
 // revision can be signed, and every request that may be asked can be answered.
 func (d *Document) Check() error {
-	c := &checker{doc: d}
+	c := check(d)
 	c.head()
 	c.body()
 	return c.verdict()
@@ -33,15 +33,24 @@ func (d *Document) Check() error {
 
 // CheckRules is Check without revision, previous and expires, which are given only when a document is drafted.
 func (d *Document) CheckRules() error {
-	c := &checker{doc: d}
+	c := check(d)
 	c.body()
 	return c.verdict()
 }
 
 // checker collects problems; it never changes the document.
 type checker struct {
-	doc   *Document
-	found Problems
+	doc      *Document
+	found    Problems
+	machines map[statement.Key]string // what each key of a broker is for
+}
+
+// check begins to check what the document says, with an index of its own: the document may have changed since one was made, and
+// lists that are not sorted are problems anyway.
+func check(d *Document) *checker {
+	indexed := *d
+	indexed.index()
+	return &checker{doc: &indexed}
 }
 
 func (c *checker) verdict() error {
@@ -197,13 +206,19 @@ func (c *checker) known(path []string, people []statement.Person) {
 	set(c, path, people)
 	for _, person := range people {
 		if _, known := c.doc.People[person]; !known {
-			c.say(below(path, string(person)), "nobody named %q stands under people%s", person, meant(string(person), c.doc.People))
+			c.say(below(path, string(person)), "nobody named %q stands under people%s", person, hinted(c, string(person), c.doc.People))
 		}
 	}
 }
 
-// meant is the hint for a name that means nobody: "" or ": did you mean …".
-func meant[K ~string, V any](word string, among map[K]V) string {
+// maxHints is how many problems come with the word that was meant: finding it among many people takes its time.
+const maxHints = 50
+
+// hinted is the hint for a name that means nobody: "" or ": did you mean …".
+func hinted[K ~string, V any](c *checker, word string, among map[K]V) string {
+	if len(c.found) >= maxHints {
+		return ""
+	}
 	var names []string
 	for name := range among {
 		names = append(names, string(name))

@@ -37,6 +37,9 @@ func (c *checker) limits(path []string, name statement.RoleName, role Role) {
 	if role.Emergency && role.Approvals.None {
 		c.say(below(path, "emergency"), "needs approvals: who they name reviews afterwards what was done")
 	}
+	if role.ApproverReason && role.Unapproved() {
+		c.say(below(path, "approver_reason"), "is for approvers, but nobody approves")
+	}
 	if role.PlainKey && !role.Unapproved() {
 		c.say(below(path, "plain_key"), "is only for roles that open without approval")
 	}
@@ -56,22 +59,23 @@ func (c *checker) entries(path []string, entries []Eligibility, dated bool) {
 		c.say(path, "is out of order")
 	}
 	for i, e := range entries {
-		c.names(path, []Name{e.Who})
+		one := below(path, e.String())
+		c.name(below(one, "who"), e.Who)
 		if dated && e.From == 0 && e.Until == 0 && e.Hosts == nil {
-			c.say(below(path, string(e.Who)), "is bound to nothing: write the name alone")
+			c.say(one, "is bound to nothing: write the name alone")
 		}
 		if e.Until != 0 && e.Until <= e.From {
-			c.say(below(path, string(e.Who)), "ends before it begins")
+			c.say(below(one, "until"), "ends before it begins")
 		}
 		if i > 0 && compareEntries(entries[i-1], e) == 0 {
-			c.say(below(path, string(e.Who)), "is given twice")
+			c.say(one, "is given twice")
 		}
 		if e.Hosts == nil {
 			continue
 		}
-		c.selector(below(path, string(e.Who), "hosts"), *e.Hosts)
+		c.selector(below(one, "hosts"), *e.Hosts)
 		if e.Hosts.Any || !dated && len(e.Hosts.Labels) > 0 {
-			c.say(below(path, string(e.Who), "hosts"), "must be names%s, or be left out", map[bool]string{true: " or labels"}[dated])
+			c.say(below(one, "hosts"), "must be names%s, or be left out", map[bool]string{true: " or labels"}[dated])
 		}
 	}
 }
@@ -83,7 +87,7 @@ func (c *checker) factors(path []string, role Role) {
 			c.say(at, "%q is no second factor: write security-key or totp", kind)
 		}
 	}
-	if role.Factors.Approve != NoFactor && role.Approvals.None {
+	if role.Factors.Approve != NoFactor && role.Unapproved() {
 		c.say(at, "asks approvers for one, but nobody approves")
 	}
 	if f := role.Factors; f.Fresh < 0 || f.Fresh > MaxWindow || f.Fresh > 0 && f.Ask != TOTP && f.Approve != TOTP {
@@ -91,13 +95,6 @@ func (c *checker) factors(path []string, role Role) {
 	}
 	if role.Factors.Ask == SecurityKey {
 		c.someone(at, role, "ask")
-	}
-	if role.Factors.Approve == SecurityKey {
-		for _, part := range role.Reviewers() {
-			if holders := c.touching(part.From); holders < part.Count {
-				c.say(at, "wants security keys of approvers, but only %d of them have one where %d are needed", holders, part.Count)
-			}
-		}
 	}
 }
 
@@ -114,20 +111,9 @@ func (c *checker) someone(at []string, role Role, do string) {
 	for _, e := range role.Dated {
 		names = append(names, e.Who)
 	}
-	if len(names) > 0 && c.touching(names) == 0 {
+	if len(names) > 0 && len(c.doc.some(names, 1, c.doc.touches)) == 0 {
 		c.say(at, "needs a security key, and nobody who may %s has one: enrol sk- keys%s", do, map[bool]string{true: ", or write plain_key: true"}[role.Unapproved()])
 	}
-}
-
-// touching counts the people who have a security key.
-func (c *checker) touching(names []Name) int {
-	people := 0
-	for _, person := range c.doc.Members(names) {
-		if slices.ContainsFunc(c.doc.People[person].Keys, statement.Key.SecurityKey) {
-			people++
-		}
-	}
-	return people
 }
 
 // ticket holds a pattern to be one that stays fast: RE2 is, and repeats are bounded by its length.
@@ -154,18 +140,19 @@ func (c *checker) hours(path []string, hours *Hours) {
 	if hours == nil {
 		return
 	}
-	if !zone.MatchString(hours.Zone) {
+	if !zone.MatchString(hours.Zone) || hours.Zone == "Local" {
 		c.say(below(path, "zone"), "%.40q is no name of a time zone, such as Europe/Berlin", hours.Zone)
 	}
 	if len(hours.Weekly) == 0 || len(hours.Weekly) > maxSpans {
 		c.say(below(path, "weekly"), "names %d spans: want 1 to %d", len(hours.Weekly), maxSpans)
 	}
 	for i, span := range hours.Weekly {
+		one := below(path, "weekly", span.String())
 		if span.From < 0 || span.Until <= span.From || span.Until > maxWeek {
-			c.say(below(path, "weekly"), "a span must end after it begins, within the week")
+			c.say(one, "must end after it begins, within the week")
 		}
 		if i > 0 && span.From < hours.Weekly[i-1].Until {
-			c.say(below(path, "weekly"), "two spans overlap: make them one")
+			c.say(one, "overlaps %s: make them one", hours.Weekly[i-1])
 		}
 	}
 }
@@ -176,8 +163,8 @@ func (c *checker) networks(path []string, networks []string) {
 	set(c, path, networks)
 	for _, network := range networks {
 		prefix, err := netip.ParsePrefix(network)
-		if err != nil || prefix.Masked().String() != network {
-			c.say(path, "%.50q is no network such as 10.0.0.0/8 or 2001:db8::/32", network)
+		if err != nil || prefix.Masked().String() != network || prefix.Addr().Is4In6() {
+			c.say(below(path, network), "%.50q is no network such as 10.0.0.0/8 or 2001:db8::/32", network)
 		}
 	}
 }
@@ -195,5 +182,8 @@ func (c *checker) hook(path []string, hook *Hook) {
 	}
 	if owner, held := c.doc.KeyOwner(hook.Key); held {
 		c.say(below(path, "key"), "is a key of %s: people and hooks never share one", owner)
+	}
+	if owner, held := c.machines[hook.Key]; held {
+		c.say(below(path, "key"), "is already the %s: every key has one purpose", owner)
 	}
 }

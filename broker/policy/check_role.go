@@ -17,7 +17,7 @@ func (c *checker) brokers() {
 	if len(c.doc.Brokers) == 0 {
 		c.say(at("brokers"), "names no broker: nobody could ask for anything")
 	}
-	keys := map[statement.Key]string{}
+	c.machines = map[statement.Key]string{}
 	addresses := map[string]statement.BrokerName{}
 	for _, name := range slices.Sorted(maps.Keys(c.doc.Brokers)) {
 		broker, path := c.doc.Brokers[name], at("brokers", string(name))
@@ -31,9 +31,9 @@ func (c *checker) brokers() {
 			c.say(below(path, "address"), "is already the address of broker %s", other)
 		}
 		addresses[broker.Address] = name
-		c.machineKey(below(path, "identity"), broker.Identity, keys)
-		c.machineKey(below(path, "ca"), broker.CA, keys)
-		c.machineKey(below(path, "log"), broker.Log, keys)
+		c.machineKey(below(path, "identity"), broker.Identity)
+		c.machineKey(below(path, "ca"), broker.CA)
+		c.machineKey(below(path, "log"), broker.Log)
 	}
 }
 
@@ -59,7 +59,7 @@ func dialable(address string) bool {
 }
 
 // machineKey holds a broker's key to one purpose: two brokers, a broker and its CA, a broker and a person never share.
-func (c *checker) machineKey(path []string, key statement.Key, keys map[statement.Key]string) {
+func (c *checker) machineKey(path []string, key statement.Key) {
 	if _, err := statement.ParseKey(string(key)); err != nil {
 		c.say(path, "%v", err)
 		return
@@ -76,10 +76,10 @@ func (c *checker) machineKey(path []string, key statement.Key, keys map[statemen
 	if owner, held := c.doc.KeyOwner(key); held {
 		c.say(path, "is a key of %s: people and brokers never share one", owner)
 	}
-	if other, taken := keys[key]; taken {
+	if other, taken := c.machines[key]; taken {
 		c.say(path, "is already the %s: every key has one purpose", other)
 	}
-	keys[key] = path[2] + " of broker " + path[1]
+	c.machines[key] = path[2] + " of broker " + path[1]
 }
 
 func (c *checker) role(name statement.RoleName, role Role) {
@@ -168,15 +168,21 @@ func (c *checker) names(path []string, names []Name) bool {
 	set(c, path, names)
 	all := true
 	for _, name := range names {
-		_, isGroup := c.doc.Groups[GroupName(name)]
-		_, isPerson := c.doc.People[statement.Person(name)]
-		if !isGroup && !isPerson {
-			hint := cmp.Or(meant(string(name), c.doc.Groups), meant(string(name), c.doc.People))
-			c.say(below(path, string(name)), "%q is neither a group nor a person%s", name, hint)
-			all = false
-		}
+		all = c.name(below(path, string(name)), name) && all
 	}
 	return all
+}
+
+// name holds a name to mean somebody.
+func (c *checker) name(path []string, name Name) bool {
+	_, isGroup := c.doc.Groups[GroupName(name)]
+	_, isPerson := c.doc.People[statement.Person(name)]
+	if isGroup || isPerson {
+		return true
+	}
+	hint := cmp.Or(hinted(c, string(name), c.doc.Groups), hinted(c, string(name), c.doc.People))
+	c.say(path, "%q is neither a group nor a person%s", name, hint)
+	return false
 }
 
 func (c *checker) durations(path []string, role Role) {

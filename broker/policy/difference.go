@@ -129,9 +129,17 @@ func (c *changes) broker(name statement.BrokerName) {
 
 // apart returns what only before and only after hold, each sorted.
 func apart[T cmp.Ordered](before, after []T) (gone, come []T) {
-	gone = slices.DeleteFunc(slices.Sorted(slices.Values(before)), func(t T) bool { return slices.Contains(after, t) })
-	come = slices.DeleteFunc(slices.Sorted(slices.Values(after)), func(t T) bool { return slices.Contains(before, t) })
-	return slices.Compact(gone), slices.Compact(come)
+	before, after = slices.Sorted(slices.Values(before)), slices.Sorted(slices.Values(after))
+	return without(before, after), without(after, before)
+}
+
+// without returns what the one sorted list holds and the other does not, each once.
+func without[T cmp.Ordered](list, other []T) []T {
+	left := slices.DeleteFunc(slices.Clone(list), func(t T) bool {
+		_, held := slices.BinarySearch(other, t)
+		return held
+	})
+	return slices.Compact(left)
 }
 
 // either returns the keys of both maps, sorted.

@@ -23,39 +23,22 @@ func (c *changes) role(name statement.RoleName) {
 	c.standing(name)
 	c.reach(name, before, after)
 	c.sudo(name, before.Sudo, after.Sudo)
-	c.changed(name, "needs", approvals(before.Approvals), approvals(after.Approvals))
+	c.changed(name, "needs", quorum(before), quorum(after))
 	if known {
-		c.changed(name, "may be asked for by", list(before.Eligible), list(after.Eligible))
+		c.changed(name, "may be asked for by", eligible(before), eligible(after))
 	}
 	c.changed(name, "lasts at most", duration(before.Longest), duration(after.Longest))
 	c.changed(name, "lasts, unless asked otherwise,", duration(before.Default), duration(after.Default))
 	c.changed(name, "waits unanswered at most", duration(before.Pending), duration(after.Pending))
 	c.changed(name, "on a host cut off from brokers starts", offline(before.Offline), offline(after.Offline))
 	c.changed(name, "permits", list(before.Permit), list(after.Permit))
+	c.limits(name, before, after)
 }
 
 // changed says that a role's field reads differently.
 func (c *changes) changed(role statement.RoleName, what, before, after string) {
 	if before != after {
 		c.say("%s %s %s%s", role, what, after, was(before))
-	}
-}
-
-// standing says who may ask and approve, person by person, however groups are written.
-func (c *changes) standing(role statement.RoleName) {
-	gone, come := apart(c.old.Members(c.old.Roles[role].Eligible), c.new.Members(c.new.Roles[role].Eligible))
-	for _, person := range come {
-		c.say("%s can now ask for %s", person, role)
-	}
-	for _, person := range gone {
-		c.say("%s can no longer ask for %s", person, role)
-	}
-	gone, come = apart(c.old.Approvers(role), c.new.Approvers(role))
-	for _, person := range come {
-		c.say("%s can now approve %s", person, role)
-	}
-	for _, person := range gone {
-		c.say("%s can no longer approve %s", person, role)
 	}
 }
 
@@ -104,20 +87,6 @@ func selected(s Selector) string {
 		parts = append(parts, "hosts with "+label+"="+s.Labels[label])
 	}
 	return strings.Join(parts, " and ")
-}
-
-func approvals(a Approvals) string {
-	switch {
-	case a.None && a.Count == 0 && len(a.From) == 0:
-		return "no approval"
-	case !a.None && a.Count == 0 && len(a.From) == 0:
-		return ""
-	}
-	words := count(a.Count, "approval") + " from " + list(a.From)
-	if a.None {
-		words += " or none"
-	}
-	return words
 }
 
 func offline(o Offline) string {

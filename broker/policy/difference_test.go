@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"maps"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -36,7 +37,7 @@ func TestDifferenceInWords(t *testing.T) {
 		"no quorum at all": {
 			func(d *Document) { changeRole(d, "db-admin", func(r *Role) { r.Approvals = Approvals{None: true} }) },
 			[]string{"bob can no longer approve db-admin", "carol can no longer approve db-admin", "gwen can no longer approve db-admin",
-				"db-admin needs no approval, was 1 approval from approvers"}},
+				"db-admin needs no approval, was 1 approval from approvers", "db-admin opens without approval for any key"}},
 		"wider hosts": {
 			func(d *Document) { changeRole(d, "db-admin", func(r *Role) { r.Hosts = Selector{Any: true} }) },
 			[]string{"db-admin reaches any host, was hosts with tier=db"}},
@@ -62,7 +63,39 @@ func TestDifferenceInWords(t *testing.T) {
 			func(d *Document) { d.Roles["web-again"] = d.Roles["web-deploy"] },
 			[]string{"role web-again is new", "alice can now ask for web-again", "erin can now ask for web-again", "web-again reaches hosts with tier=web",
 				"web-again now logs in as deploy", "web-again needs no approval", "web-again lasts at most 8h", "web-again lasts, unless asked otherwise, 1h",
-				"web-again waits unanswered at most 1d", "web-again on a host cut off from brokers starts for 15m more"}},
+				"web-again waits unanswered at most 1d", "web-again on a host cut off from brokers starts for 15m more",
+				"web-again opens without approval for any key"}},
+		"eligibility that ends": {
+			func(d *Document) {
+				changeRole(d, "db-admin", func(r *Role) {
+					r.Eligible, r.Dated = []Name{"alice"}, []Eligibility{{Who: "erin", Until: christmas}, {Who: "mallory", Until: christmas, Hosts: onlyDB1}}
+				})
+			},
+			[]string{"erin can now ask for db-admin until 2026-12-24T12:00:00Z, was always and everywhere",
+				"mallory can now ask for db-admin until 2026-12-24T12:00:00Z on the hosts db1",
+				"db-admin may be asked for by alice, erin until 2026-12-24T12:00:00Z, mallory until 2026-12-24T12:00:00Z on the hosts db1, was engineers"}},
+		"eligibility beside a wider one": {
+			func(d *Document) {
+				changeRole(d, "db-admin", func(r *Role) { r.Dated = []Eligibility{{Who: "erin", Until: christmas}} })
+			},
+			[]string{"db-admin may be asked for by engineers, erin until 2026-12-24T12:00:00Z, was engineers"}},
+		"an active assignment": {
+			func(d *Document) {
+				changeRole(d, "db-admin", func(r *Role) { r.Active = []Eligibility{{Who: "mallory", Hosts: onlyDB1}} })
+			},
+			[]string{"mallory now has without approval db-admin on the hosts db1",
+				"db-admin may be asked for by engineers, mallory on the hosts db1 without approval, was engineers"}},
+		"two groups must agree": {
+			func(d *Document) {
+				changeRole(d, "db-admin", func(r *Role) { r.And = []Part{{1, []Name{"mallory"}}} })
+			},
+			[]string{"mallory can now approve db-admin",
+				"db-admin needs 1 approval from approvers and 1 approval from mallory, was 1 approval from approvers"}},
+		"a weaker key opens it": {
+			func(d *Document) {
+				changeRole(d, "web-deploy", func(r *Role) { r.Factors = Factors{Ask: TOTP, Fresh: 900} })
+			},
+			[]string{"web-deploy asks who asks for a totp code", "web-deploy lets one code serve for 15m"}},
 	} {
 		t.Run(what, func(t *testing.T) {
 			old, changed := lab(), lab()
@@ -71,6 +104,52 @@ func TestDifferenceInWords(t *testing.T) {
 				t.Errorf("-want +got\n%s", diff)
 			}
 		})
+	}
+}
+
+const christmas statement.Time = 1798113600 // 2026-12-24T12:00:00Z
+
+var onlyDB1 = &Selector{Names: []statement.HostName{"db1"}}
+
+// limited is lab with a role that says everything that version 2 has words for.
+func limited() Document {
+	d := lab()
+	d.V = 2
+	changeRole(&d, "root", func(r *Role) {
+		r.Dated = []Eligibility{{Who: "approvers", Until: christmas}, {Who: "erin", From: 1_790_000_000, Until: christmas, Hosts: onlyDB1}}
+		r.Active = []Eligibility{{Who: "mallory", From: 1_790_000_000, Until: christmas, Hosts: onlyDB1}}
+		r.Approvals.Count, r.And = 1, []Part{{1, []Name{"dave", "frank"}}}
+		r.Fallback = []Fallback{{3600, []Name{"erin"}}, {7200, []Name{"dave", "frank"}}}
+		r.Factors = Factors{Ask: TOTP, Approve: TOTP, Fresh: 900}
+		r.ReasonLeast, r.ApproverReason, r.Ticket, r.Budget = 20, true, "INC-[0-9]+", Budget{8 * hour, 7 * 24 * hour}
+		r.Hours = &Hours{Zone: "Europe/Berlin", Weekly: []Span{{480, 1080}, {1920, 2520}}}
+		r.Networks = []string{"10.0.0.0/8", "2001:db8::/32"}
+		r.Hook = &Hook{URL: "https://hook.example.org/", Key: key("hook")}
+	})
+	changeRole(&d, "db-admin", func(r *Role) { r.Emergency, r.PlainKey = true, true })
+	changeRole(&d, "web-deploy", func(r *Role) { r.PlainKey = true })
+	return d
+}
+
+// TestFixtureSaysEverything: what limits() takes out of a role, the fixture has; a field added there is missed here.
+func TestFixtureSaysEverything(t *testing.T) {
+	d := limited()
+	if err := d.Check(); err != nil {
+		t.Fatal(err)
+	}
+	said := map[string]bool{}
+	for _, role := range d.Roles {
+		value := reflect.ValueOf(role)
+		for i := range value.NumField() {
+			if !value.Field(i).IsZero() {
+				said[value.Type().Field(i).Name] = true
+			}
+		}
+	}
+	for i := range reflect.TypeFor[Role]().NumField() {
+		if name := reflect.TypeFor[Role]().Field(i).Name; !said[name] && name != "Permit" {
+			t.Errorf("no role of the fixture says %s", name)
+		}
 	}
 }
 
@@ -96,7 +175,7 @@ func TestDifferenceFromNothingTellsEverything(t *testing.T) {
 // TestDifferenceCoversEveryField changes each leaf of a document in turn, whatever fields the document will have, and
 // removes each member of each list and mapping.
 func TestDifferenceCoversEveryField(t *testing.T) {
-	doc := lab()
+	doc := limited()
 	payload, err := encode(&doc)
 	if err != nil {
 		t.Fatal(err)
@@ -119,7 +198,8 @@ func TestDifferenceCoversEveryField(t *testing.T) {
 			t.Errorf("a change of %s, taken back, is not told", path)
 		}
 	})
-	if tried < 150 {
+	t.Logf("%d changes", tried)
+	if tried < 250 {
 		t.Errorf("only %d changes were tried", tried)
 	}
 }
@@ -179,7 +259,7 @@ func others(leaf any) []any {
 	case float64:
 		return []any{leaf + 1}
 	case string:
-		return []any{leaf + "x", string(key("other")), "2031-01-01T00:00:00Z"}
+		return []any{leaf + "x", "none", "totp", "2001:db8:1::/48", "2028-01-01T00:00:00Z", string(key("other")), "2031-01-01T00:00:00Z"}
 	}
 	return nil
 }

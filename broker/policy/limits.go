@@ -2,6 +2,7 @@ package policy
 
 import (
 	"cmp"
+	"fmt"
 	"reflect"
 	"slices"
 	"strings"
@@ -25,17 +26,38 @@ func (e Eligibility) Covers(name statement.HostName, labels map[string]string, n
 	return now >= e.From && (e.Until == 0 || now < e.Until) && (e.Hosts == nil || e.Hosts.Selects(name, labels))
 }
 
+// String is the entry in words, which tell it from every other of its list: "erin from 2026-12-01T00:00:00Z on the hosts db1".
+func (e Eligibility) String() string {
+	said := string(e.Who)
+	if e.From != 0 {
+		said += " from " + e.From.String()
+	}
+	if e.Until != 0 {
+		said += " until " + e.Until.String()
+	}
+	if e.Hosts != nil {
+		said += " on " + cmp.Or(selected(*e.Hosts), "no host")
+	}
+	return said
+}
+
 // Part is one part of a quorum: Count distinct people of From, none of whom counts for another part.
 type Part struct {
 	Count int    `json:"count"`
 	From  []Name `json:"from"`
 }
 
+// String is the part in words: "2 of approvers, sre".
+func (p Part) String() string { return fmt.Sprintf("%d of %s", p.Count, list(p.From)) }
+
 // Fallback lets From stand in for the approvers of every part once a request is After seconds old.
 type Fallback struct {
 	After statement.Seconds `json:"after"`
 	From  []Name            `json:"from"`
 }
+
+// String is the fallback in words: "after 1h sre".
+func (f Fallback) String() string { return "after " + duration(f.After) + " " + list(f.From) }
 
 // FactorKind is a second factor.
 type FactorKind string
@@ -71,6 +93,29 @@ type Span struct {
 	From  int `json:"from"`
 	Until int `json:"until"`
 }
+
+var weekdays = [...]string{"mon", "tue", "wed", "thu", "fri", "sat", "sun"}
+
+// String is the span as policy.yaml writes it, "mon 08:00-18:00" or, past midnight, "mon 22:00-06:00"; one of more than a day is
+// "mon 08:00 to thu 09:00".
+func (s Span) String() string {
+	from := weekday(s.From) + " " + clock(s.From%day)
+	switch length := s.Until - s.From; {
+	case length > day:
+		return from + " to " + weekday(s.Until) + " " + clock(s.Until%day)
+	case s.From%day+length == day:
+		return from + "-24:00"
+	default:
+		return from + "-" + clock(s.Until%day)
+	}
+}
+
+// day is one of minutes, as spans count them.
+const day = 24 * 60
+
+func weekday(minutes int) string { return weekdays[max(minutes, 0)/day%7] }
+
+func clock(minutes int) string { return fmt.Sprintf("%02d:%02d", minutes/60, minutes%60) }
 
 // Hook asks somebody else before a request is taken or a grant opens. What it says only refuses, or demands more approvals.
 type Hook struct {

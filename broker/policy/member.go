@@ -21,6 +21,27 @@ func (d *Document) Members(names []Name) []statement.Person {
 	return slices.Sorted(maps.Keys(found))
 }
 
+// some returns distinct able people whom the names mean, sorted: most of them at the most.
+func (d *Document) some(names []Name, most int, able func(statement.Person) bool) []statement.Person {
+	found := map[statement.Person]bool{}
+	for _, name := range names {
+		for _, person := range d.meaning(name) {
+			if len(found) >= most {
+				break
+			}
+			if _, known := d.People[person]; known && able(person) {
+				found[person] = true
+			}
+		}
+	}
+	return slices.Sorted(maps.Keys(found))
+}
+
+// touches reports whether the person has a security key.
+func (d *Document) touches(person statement.Person) bool {
+	return slices.ContainsFunc(d.People[person].Keys, statement.Key.SecurityKey)
+}
+
 // meaning is the people one name stands for, unresolved. Check makes sure that no name is both group and person.
 func (d *Document) meaning(name Name) []statement.Person {
 	if members, isGroup := d.Groups[GroupName(name)]; isGroup {
@@ -80,12 +101,14 @@ func (d *Document) KeyOwner(key statement.Key) (statement.Person, bool) {
 	return "", false
 }
 
-// index makes the document's keys quick to find. Nobody changes the document any more.
+// index makes the document's keys and the members of groups quick to find. Nobody changes the document any more.
 func (d *Document) index() {
 	d.owners = make(map[statement.Key]statement.Person, len(d.People))
 	for person, entry := range d.People {
 		for _, key := range entry.Keys {
-			d.owners[key] = person
+			if other, shared := d.owners[key]; !shared || person < other {
+				d.owners[key] = person
+			}
 		}
 	}
 }

@@ -8,7 +8,6 @@ import (
 	"strings"
 
 	"pim-ssh/broker/policy"
-	"pim-ssh/broker/statement"
 )
 
 // policyYAML writes a document as the policy.yaml that compiles to it again. Every name in it keeps a grammar without
@@ -63,12 +62,8 @@ func (y *yamlText) role(r policy.Role) {
 	for _, rule := range r.Sudo {
 		y.line(3, "- {as: %s, commands: %s}", quoted(rule.As), list(rule.Commands))
 	}
-	y.line(2, "eligible: %s", list(r.Eligible))
-	if r.Approvals.None {
-		y.line(2, "approvals: none")
-	} else {
-		y.line(2, "approvals: {count: %d, from: %s}", r.Approvals.Count, list(r.Approvals.From))
-	}
+	y.line(2, "eligible: %s", eligible(r))
+	y.line(2, "approvals: %s", quorum(r))
 	y.line(2, "longest: %s", oneUnit(r.Longest))
 	y.line(2, "default: %s", oneUnit(r.Default))
 	y.line(2, "pending: %s", oneUnit(r.Pending))
@@ -77,6 +72,7 @@ func (y *yamlText) role(r policy.Role) {
 	} else {
 		y.line(2, "offline: %s", r.Offline.Mode)
 	}
+	y.limits(r)
 }
 
 func selector(s policy.Selector) string {
@@ -102,17 +98,4 @@ func list[T ~string](items []T) string {
 		words[i] = quoted(item)
 	}
 	return "[" + strings.Join(words, ", ") + "]"
-}
-
-// oneUnit writes a duration in the largest unit that divides it: the file takes no other form.
-func oneUnit(d statement.Seconds) string {
-	switch {
-	case d%statement.Day == 0:
-		return fmt.Sprintf("%dd", d/statement.Day)
-	case d%3600 == 0:
-		return fmt.Sprintf("%dh", d/3600)
-	case d%60 == 0:
-		return fmt.Sprintf("%dm", d/60)
-	}
-	return fmt.Sprintf("%ds", d)
 }

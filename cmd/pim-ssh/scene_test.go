@@ -55,6 +55,7 @@ roles:
     accounts: [deploy]
     eligible: [engineers]
     approvals: none
+    plain_key: true
     longest: 8h
 `
 

@@ -13,7 +13,7 @@ import (
 var (
 	laterInFile   = []string{"custodians", "breakglass", "witnesses", "notify", "hooks", "reviews", "approval_hours"}
 	laterInPerson = []string{"until", "totp", "email", "notify"}
-	laterInRole   = []string{"groups", "second_factor", "emergency", "hours", "networks", "hooks", "budget", "ticket", "reauthenticate", "review", "extend", "ceiling", "until"}
+	laterInRole   = []string{"groups", "reauthenticate", "review", "extend", "ceiling", "until"}
 )
 
 // Defaults for what a role need not write; none of them opens anything.
@@ -134,18 +134,21 @@ func (r *reader) roles(n ast.Node) map[statement.RoleName]policy.Role {
 
 func (r *reader) role(n ast.Node) policy.Role {
 	role := policy.Role{Pending: defaultPending, Offline: policy.Offline{Mode: policy.OfflineGrace, Grace: defaultGrace}}
-	r.object(n, "a role", laterInRole,
-		field{"hosts", true, func(n ast.Node) { role.Hosts = r.selector(n) }},
-		field{"accounts", false, func(n ast.Node) { role.Accounts = texts(r, n, "accounts", statement.ParseAccount) }},
-		field{"sudo", false, func(n ast.Node) { role.Sudo = r.sudo(n) }},
-		field{"eligible", true, func(n ast.Node) { role.Eligible = texts(r, n, "eligible", parseName) }},
-		field{"approvals", true, func(n ast.Node) { role.Approvals = r.approvals(n) }},
-		field{"longest", true, func(n ast.Node) { role.Longest = r.duration(n, "longest") }},
-		field{"default", false, func(n ast.Node) { role.Default = r.duration(n, "default") }},
-		field{"pending", false, func(n ast.Node) { role.Pending = r.duration(n, "pending") }},
-		field{"offline", false, func(n ast.Node) { role.Offline = r.offline(n) }},
-		field{"permit", false, r.permit},
-	)
+	var factors secondFactor
+	r.object(n, "a role", laterInRole, append([]field{
+		{"hosts", true, func(n ast.Node) { role.Hosts = r.selector(n) }},
+		{"accounts", false, func(n ast.Node) { role.Accounts = texts(r, n, "accounts", statement.ParseAccount) }},
+		{"sudo", false, func(n ast.Node) { role.Sudo = r.sudo(n) }},
+		{"eligible", false, func(n ast.Node) { role.Eligible, role.Dated = r.eligible(n) }},
+		{"approvals", true, func(n ast.Node) { role.Approvals, role.And = r.approvals(n) }},
+		{"longest", true, func(n ast.Node) { role.Longest = r.duration(n, "longest") }},
+		{"default", false, func(n ast.Node) { role.Default = r.duration(n, "default") }},
+		{"pending", false, func(n ast.Node) { role.Pending = r.duration(n, "pending") }},
+		{"offline", false, func(n ast.Node) { role.Offline = r.offline(n) }},
+		{"permit", false, r.permit},
+		{"second_factor", false, func(n ast.Node) { factors = r.secondFactor(n) }},
+	}, r.limits(&role)...)...)
+	role.Factors = factors.of(role)
 	if role.Default == 0 {
 		role.Default = min(defaultWindow, role.Longest)
 	}
@@ -199,22 +202,6 @@ func (r *reader) sudo(n ast.Node) []policy.SudoRule {
 		rules = append(rules, rule)
 	}
 	return rules
-}
-
-func (r *reader) approvals(n ast.Node) policy.Approvals {
-	var approvals policy.Approvals
-	if word, is := n.(*ast.StringNode); is {
-		if word.Value != "none" {
-			r.say(where(n), "approvals must be none or {count: N, from: […]}, not %q", shortened(word.Value))
-		}
-		approvals.None = word.Value == "none"
-		return approvals
-	}
-	r.object(n, "approvals", nil,
-		field{"count", true, func(n ast.Node) { approvals.Count = r.number(n, "count") }},
-		field{"from", true, func(n ast.Node) { approvals.From = texts(r, n, "from", parseName) }},
-	)
-	return approvals
 }
 
 func (r *reader) offline(n ast.Node) policy.Offline {

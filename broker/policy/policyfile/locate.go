@@ -1,10 +1,13 @@
 package policyfile
 
 import (
+	"fmt"
 	"slices"
 	"strings"
 
 	"github.com/goccy/go-yaml/ast"
+
+	"pim-ssh/broker/policy"
 )
 
 // locate finds the place a problem's path speaks of: the value if it is one scalar, else the key; where the path leaves
@@ -33,7 +36,7 @@ func descend(node ast.Node, step string) (ast.Node, place) {
 			}
 		}
 	case *ast.SequenceNode:
-		for _, means := range []func(ast.Node, string) bool{sameText, sameKey, sameAccount} {
+		for _, means := range []func(ast.Node, string) bool{sameText, sameKey, sameAccount, sameEntry, samePart, sameFallback, sameSpan} {
 			if i := slices.IndexFunc(node.Values, func(item ast.Node) bool { return means(item, step) }); i >= 0 {
 				return node.Values[i], where(node.Values[i])
 			}
@@ -50,8 +53,8 @@ func beside(pair *ast.MappingValueNode) place {
 	return position(pair.Key.GetToken())
 }
 
-// A path names a member of a list by its text, by a key without the comment it is written with, or, for a sudo rule, by
-// the account.
+// A path names a member of a list by its text, by a key without the comment it is written with, for a sudo rule by the
+// account, and whatever else is a mapping or a span of hours by what it says.
 
 func sameText(item ast.Node, member string) bool {
 	text, is := item.(*ast.StringNode)
@@ -70,4 +73,27 @@ func sameAccount(item ast.Node, member string) bool {
 	}
 	as, _ := descend(rule, "as")
 	return as != nil && sameText(as, member)
+}
+
+func sameEntry(item ast.Node, member string) bool { return said(item, (*reader).entry) == member }
+
+func samePart(item ast.Node, member string) bool { return said(item, (*reader).part) == member }
+
+func sameFallback(item ast.Node, member string) bool { return said(item, (*reader).fallback) == member }
+
+// said reads a mapping again and returns what it says; its problems are told already.
+func said[T fmt.Stringer](item ast.Node, read func(*reader, ast.Node) T) string {
+	if _, is := item.(*ast.MappingNode); !is {
+		return ""
+	}
+	return read(&reader{}, item).String()
+}
+
+func sameSpan(item ast.Node, member string) bool {
+	text, is := item.(*ast.StringNode)
+	if !is {
+		return false
+	}
+	spans, _ := parseSpans(text.Value)
+	return slices.ContainsFunc(spans, func(s policy.Span) bool { return s.String() == member })
 }

@@ -180,16 +180,20 @@ func (r *reader) duration(n ast.Node, what string) statement.Seconds {
 	if scalar, is := n.(*ast.StringNode); is {
 		written = scalar.Value
 	}
+	length, fits := parseDuration(written)
+	if !fits {
+		r.say(where(n), "%s must be a number with a unit, such as 90s, 15m, 4h or 7d", what)
+	}
+	return length
+}
+
+func parseDuration(written string) (statement.Seconds, bool) {
 	parts := durationGrammar.FindStringSubmatch(written)
 	if parts == nil {
-		r.say(where(n), "%s must be a number with a unit, such as 90s, 15m, 4h or 7d", what)
-		return 0
+		return 0, false
 	}
 	count, err := strconv.Atoi(parts[1])
-	if err != nil {
-		r.say(where(n), "%s: %v", what, err)
-	}
-	return statement.Seconds(count) * units[parts[2]]
+	return statement.Seconds(count) * units[parts[2]], err == nil
 }
 
 // kindOf names what a value is, for people.
