@@ -367,18 +367,34 @@ func (r *Run) setClocks(to statement.Time, why string) {
 	}
 }
 
-// unlock sets every clock to the latest time that any has shown, when nobody answers for long: what was stamped by that clock
-// and has not been committed may stand in the one log that can still lead, and the others do not take it before its time has come.
-// An operator would do that, or wait.
-func (r *Run) unlock() {
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
-	defer cancel()
-	for pause(ctx, 200*time.Millisecond) == nil {
-		if leader := r.cluster.Leader(); leader != "" && r.cluster.index(r.cluster.brokers[leader]) > 0 {
-			return
+// mindClocks sets clocks after what the log says until operators have done what they had begun, and to the latest time that any
+// clock has shown when nobody answers for long: what was stamped by that clock and has not been committed may stand in the one log
+// that can still lead, and the others do not take it before its time has come. Operators would do that, or wait.
+func (r *Run) mindClocks() {
+	done := make(chan struct{})
+	go func() {
+		r.procedures.Wait()
+		close(done)
+	}()
+	silent := time.Duration(0)
+	for over := false; !over; {
+		time.Sleep(patience / 5)
+		r.catchUp()
+		leader := r.cluster.Leader()
+		if leader == "" || r.cluster.index(r.cluster.brokers[leader]) == 0 {
+			silent += patience / 5
+		} else {
+			silent = 0
+		}
+		if silent >= patience {
+			r.setClocks(r.cluster.latestShown(), "nobody answers, and one clock has shown that")
+		}
+		select {
+		case <-done:
+			over = silent == 0 || silent >= patience
+		default:
 		}
 	}
-	r.setClocks(r.cluster.latestShown(), "nobody answers, and one clock has shown that")
 }
 
 func (r *Run) handOver(_ context.Context, d *dice) {
@@ -410,10 +426,8 @@ func (r *Run) heal() {
 		r.cluster.Wires.freeze(name, false)
 	}
 	r.startAll()
-	time.Sleep(5 * time.Second) // what was committed before reaches everybody
-	r.catchUp()
-	r.unlock()
-	r.procedures.Wait() // what operators have begun
+	time.Sleep(2 * time.Second) // what was committed before reaches everybody
+	r.mindClocks()
 	r.startAll()
 	time.Sleep(5 * time.Second)
 	r.catchUp()

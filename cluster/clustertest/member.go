@@ -136,11 +136,29 @@ func (r *Run) takeOut(b *Broker) error {
 	if err := r.order(statement.Remove, b, b.joined, false); err != nil {
 		return err
 	}
+	ctx, cancel := context.WithTimeout(context.Background(), operatorPatience)
+	defer cancel()
+	for !r.released(b) && !r.canLose(b) { // it runs for as long as its vote is needed
+		if pause(ctx, 100*time.Millisecond) != nil {
+			return fmt.Errorf("%s, removed, is still a member after %s", b.Name, operatorPatience)
+		}
+	}
 	b.mu.Lock()
 	b.out = true
 	b.mu.Unlock()
 	b.Kill(false)
 	return nil
+}
+
+// released reports whether every other broker runs and knows that one is no member any more.
+func (r *Run) released(b *Broker) bool {
+	for _, name := range r.cluster.Members() {
+		l := r.cluster.brokers[name].current()
+		if name != b.Name && (l == nil || slices.ContainsFunc(l.node.Seats(), func(s cluster.Seat) bool { return s.Name == b.Name })) {
+			return false
+		}
+	}
+	return true
 }
 
 // canLose reports whether the others go on without a broker for ever: all of them run, know each other as members, and are a
