@@ -121,5 +121,9 @@ const (
 // not passed on again.
 const HeaderPassed = "PIM-Passed"
 
+// HeaderSource is the address that a passed-on request came from, by the word of the broker that passed it on. It is believed
+// only on a connection of a broker that the policy lists.
+const HeaderSource = "PIM-Source"
+
 // MaxHeaderProof is the largest decoded header proof in bytes.
 const MaxHeaderProof = 12 << 10
