@@ -98,6 +98,7 @@ type Server struct {
 	pace     pace // of people's and hosts' keys
 	strange  pace // of all others: whoever makes keys shares with those who do, and with nobody else
 	seen     sightings
+	habits   habits
 	patience time.Duration // how long a watcher may take for one frame
 	stopping chan struct{} // closed when Serve ends: streams end too
 }
@@ -128,11 +129,13 @@ func (s *Server) handlers() map[api.RouteName]handler {
 		api.RouteStatements: s.statements,
 		api.RouteWhoami:     s.read(whoami),
 		api.RouteRoles:      s.read(roles),
-		api.RouteRequests:   s.read(requests),
-		api.RouteRequest:    s.read(request),
+		api.RouteRequests:   s.requests(requests),
+		api.RouteRequest:    s.request,
 		api.RouteGrants:     s.read(grants),
 		api.RouteGrant:      s.grant,
-		api.RouteInbox:      s.read(inbox),
+		api.RouteInbox:      s.requests(inbox),
+		api.RouteReviews:    s.read(reviews),
+		api.RouteRenewals:   s.read(renewals),
 		api.RouteHosts:      s.read(s.hosts),
 		api.RouteWatch:      s.watch,
 		api.RouteCheckpoint: s.recordFile,
