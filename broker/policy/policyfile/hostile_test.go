@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -153,20 +154,54 @@ func withoutDefaults(text string) string {
 	return strings.Join(kept, "")
 }
 
-// TestManualNamesEveryField holds policy.yaml(5) to the fields that are read: each enforced one has its entry.
+// TestManualNamesEveryField holds policy.yaml(5) to the fields that are read: each has an entry, with an example, and no other has.
 func TestManualNamesEveryField(t *testing.T) {
 	manual, err := os.ReadFile("../../../packaging/man/policy.yaml.5")
 	if err != nil {
 		t.Fatal(err)
 	}
+	fields, files, _ := strings.Cut(string(manual), ".Sh FILES")
+	told := map[string]bool{}
+	for _, entry := range strings.Split(fields, "\n.It Cm ")[1:] {
+		name, text, _ := strings.Cut(entry, "\n")
+		told[name] = true
+		if !strings.Contains(text, ".Dl ") {
+			t.Errorf("policy.yaml(5) gives no example of %s", name)
+		}
+		if !strings.Contains(text, "Default") && !strings.Contains(text, "Required") && !strings.Contains("names labels grace", name) {
+			t.Errorf("policy.yaml(5) says neither that %s is required nor what its default is", name)
+		}
+	}
 	names := fieldNames(t)
-	if len(names) < 40 {
+	if len(names) < 40 || files == "" {
 		t.Fatalf("only %d fields found", len(names))
 	}
 	for _, name := range names {
-		if !strings.Contains(string(manual), "\n.It Cm "+name) {
+		if !told[name] {
 			t.Errorf("policy.yaml(5) has no entry for %s", name)
 		}
+	}
+	for name := range told {
+		if !slices.Contains(names, name) {
+			t.Errorf("policy.yaml(5) tells of %s, which nobody reads", name)
+		}
+	}
+}
+
+// TestManualMarksBrokersWord: what hosts cannot check is marked, and nothing else.
+func TestManualMarksBrokersWord(t *testing.T) {
+	manual, err := os.ReadFile("../../../packaging/man/policy.yaml.5")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var marked []string
+	for _, entry := range strings.Split(string(manual), "\n.It Cm ")[1:] {
+		if name, text, _ := strings.Cut(entry, "\n"); strings.Contains(text, "rokers' word") {
+			marked = append(marked, name)
+		}
+	}
+	if diff := cmp.Diff([]string{"second_factor", "budget", "hours", "networks", "hook"}, marked); diff != "" {
+		t.Errorf("-want +got\n%s", diff)
 	}
 }
 
