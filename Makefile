@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-PACKAGES := debootstrap systemd-container iproute2 util-linux gcc libc6-dev libpam0g-dev binutils sudo openssh-server openssh-client shellcheck git
+PACKAGES := debootstrap systemd-container iproute2 util-linux gcc libc6-dev libpam0g-dev binutils sudo openssh-server openssh-client shellcheck git oathtool
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 NFPM := github.com/goreleaser/nfpm/v2/cmd/nfpm@v2.45.2
 VERSION := 0.1.0

@@ -3,6 +3,7 @@ package broker
 import (
 	"slices"
 
+	"pim-ssh/broker/policy"
 	"pim-ssh/broker/statement"
 )
 
@@ -40,6 +41,7 @@ func (s *State) apply(e Event) {
 		s.change(e.Request.Stem(), func(r *Request) {
 			r.decided = append(slices.Clip(r.decided), decidedBy(e.Proof))
 			r.Dossier.Decisions = append(slices.Clip(r.Dossier.Decisions), e.Proof)
+			r.More = max(r.More, e.Judged.more())
 		})
 		s.judge(e.Person, e.Judged.Code)
 	case *RequestApproved:
@@ -207,11 +209,7 @@ func (s *State) refresh(r *Request) {
 }
 
 func (s *State) file(e *RequestFiled) {
-	more := 0
-	if e.Judged.Hook != nil {
-		more = e.Judged.Hook.More
-	}
-	s.list(&Request{ID: e.Request, Index: e.Index, FiledAt: e.At, State: StatePending, Dossier: Dossier{Request: e.Proof}, More: more})
+	s.list(&Request{ID: e.Request, Index: e.Index, FiledAt: e.At, State: StatePending, Dossier: Dossier{Request: e.Proof}, More: e.Judged.more(), Coded: s.chain.Current().Roles[e.Role].Factors.Ask == policy.TOTP})
 	s.judge(e.Person, e.Judged.Code)
 }
 

@@ -30,12 +30,20 @@ func (f *factor) take(judged *CodeJudged, again string) error {
 	switch {
 	case judged == nil || !judged.Right:
 		return Refuse(Denied, again, "the code is wrong")
-	case judged.Recovery != 0 && f.Recovered&(1<<judged.Recovery) != 0:
+	case f.used(*judged) && judged.Recovery != 0:
 		return Refuse(Denied, "use another one", "recovery code %d was used before", judged.Recovery)
-	case judged.Recovery == 0 && judged.Step <= f.Step:
+	case f.used(*judged):
 		return Refuse(Denied, "wait for the next code", "the code was used before")
 	}
 	return nil
+}
+
+// used reports whether a right code was used before.
+func (f *factor) used(code CodeJudged) bool {
+	if code.Recovery != 0 {
+		return f.Recovered&(1<<code.Recovery) != 0
+	}
+	return code.Step <= f.Step
 }
 
 // factor is what brokers know of a person's second factor.
@@ -143,10 +151,11 @@ func (s *State) enrolFactor(e *FactorEnrolled) {
 // resetFactor forgets a seed; how often its holder failed is forgotten with it.
 func (s *State) resetFactor(e *FactorReset) { s.know(&factor{Person: e.Of, At: e.At}) }
 
-// judge takes note of a code that somebody used, right or wrong.
+// judge takes note of a code that somebody used, right or wrong. One that was right and used before is no guess, and proves
+// nothing: whoever saw it can show it again.
 func (s *State) judge(person statement.Person, code *CodeJudged) {
 	before := s.factors[person]
-	if before == nil || code == nil || s.now < before.LockedUntil {
+	if before == nil || code == nil || s.now < before.LockedUntil || code.Right && before.used(*code) {
 		return
 	}
 	f := *before

@@ -34,10 +34,10 @@ type HookVerdict struct {
 	Why        string `json:"why,omitzero"`
 }
 
-// maxMore is how many approvals a hook may demand.
-const maxMore = 10
+// MaxMore is how many approvals a hook may demand beside a role's own.
+const MaxMore = 10
 
-// conditions holds a statement to what only the proposer could judge.
+// conditions holds a statement to where it came from, and when.
 func (t *turn) conditions(name statement.RoleName, role policy.Role) error {
 	source, err := netip.ParseAddr(t.judged.Source)
 	if len(role.Networks) > 0 && (err != nil || !inside(source.Unmap(), role.Networks)) {
@@ -46,6 +46,11 @@ func (t *turn) conditions(name statement.RoleName, role policy.Role) error {
 	if role.Hours != nil && !t.judged.Hours {
 		return Refuse(Denied, "pim-ssh explain "+string(name), "role %s has its hours, and it is %.20s in %s", name, t.judged.Local, role.Hours.Zone)
 	}
+	return nil
+}
+
+// hooked holds a statement to what the role's hook says. It comes last: a hook is asked about what all else holds for.
+func (t *turn) hooked(name statement.RoleName, role policy.Role) error {
 	if role.Hook == nil {
 		return nil
 	}
@@ -57,6 +62,14 @@ func (t *turn) conditions(name statement.RoleName, role policy.Role) error {
 	default:
 		return nil
 	}
+}
+
+// more is how many approvals the hook demanded with this statement.
+func (j Judged) more() int {
+	if j.Hook == nil {
+		return 0
+	}
+	return min(max(0, j.Hook.More), MaxMore)
 }
 
 func inside(source netip.Addr, networks []string) bool {

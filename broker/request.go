@@ -32,6 +32,7 @@ type Request struct {
 	Issued   []Issued         `json:"issued"`
 	Waiting  bool             `json:"waiting,omitzero"` // its window is to begin later, and it is judged again then
 	More     int              `json:"more,omitzero"`    // approvals that a hook demands beside the role's own
+	Coded    bool             `json:"coded,omitzero"`   // it was asked with a code, or soon after one
 
 	Body    statement.Request `json:"-"` // what Dossier.Request says
 	decided []decided         // in the order filed
@@ -112,7 +113,7 @@ func (t *turn) fileRequest(r statement.Request, o statement.Opened, p statement.
 	if err != nil {
 		return err
 	}
-	if w.missing() > 0 || t.judged.Hook != nil && t.judged.Hook.More > 0 {
+	if w.missing() > 0 || t.judged.more() > 0 {
 		return nil
 	}
 	return t.open(w, Dossier{Request: p}, o.Hash)
@@ -155,7 +156,7 @@ func (t *turn) mayFile(a asked) error {
 	return t.mayAsk(a, role)
 }
 
-// mayAsk holds a request to what rules 3 brought; the code comes last, so that none is used up for what is refused anyway.
+// mayAsk holds a request to what rules 3 brought.
 func (t *turn) mayAsk(a asked, role policy.Role) error {
 	if err := t.mayExtend(a); err != nil {
 		return err
@@ -166,11 +167,12 @@ func (t *turn) mayAsk(a asked, role policy.Role) error {
 	if err := t.conditions(a.Role, role); err != nil {
 		return err
 	}
-	doc := t.chain.Current()
-	if doc.ActiveFor(a.Person, a.Role, a.Hosts, a.begins()) {
-		return nil
+	if !t.chain.Current().ActiveFor(a.Person, a.Role, a.Hosts, a.begins()) {
+		if err := t.proved(role.Factors.Ask, role.Factors.Fresh, a.Person, a.Code); err != nil {
+			return err
+		}
 	}
-	return t.proved(role.Factors.Ask, role.Factors.Fresh, a.Person, a.Code)
+	return t.hooked(a.Role, role)
 }
 
 // mayExtend holds an extension to a live grant of the asker's for the same role, without a gap and on no other hosts.
@@ -264,7 +266,7 @@ func (t *turn) fileDecision(d statement.Decision, o statement.Opened, p statemen
 	if err != nil {
 		return err
 	}
-	if w.missing() > 0 || !w.more(r.More, t.now) {
+	if w.missing() > 0 || !w.more(max(r.More, t.judged.more()), t.now) {
 		return nil
 	}
 	t.add(&RequestApproved{Request: id})
@@ -283,7 +285,10 @@ func (t *turn) mayApprove(r *Request, d statement.Decision, o statement.Opened) 
 	if err := t.conditions(r.Body.Role, role); err != nil {
 		return err
 	}
-	return t.proved(role.Factors.Approve, role.Factors.Fresh, d.Person, d.Code)
+	if err := t.proved(role.Factors.Approve, role.Factors.Fresh, d.Person, d.Code); err != nil {
+		return err
+	}
+	return t.hooked(r.Body.Role, role)
 }
 
 // requestFor finds a request that concerns the person; any other is as missing as one that never was.
@@ -307,6 +312,14 @@ func (t *turn) stillPending(r *Request) error {
 	}
 }
 
+// coded holds what was asked under an earlier policy to the code that the newest one demands.
+func (t *turn) coded(w weighed) error {
+	if r := t.s.requests[w.asked.stem()]; r == nil || r.Coded || w.role.Factors.Ask != policy.TOTP || w.unapproved() && !w.role.Unapproved() {
+		return nil
+	}
+	return Refuse(Denied, "pim-ssh request "+string(w.asked.Role)+" --totp CODE", "%s was asked without a code, and role %s wants one now", w.asked.stem().Request(), w.asked.Role)
+}
+
 // open appends the grant that a dossier with a full quorum proves, and one certificate for each key it names.
 func (t *turn) open(w weighed, d Dossier, by statement.Hash) error {
 	g, err := w.grant(t.chain, d.Certificates)
@@ -317,6 +330,9 @@ func (t *turn) open(w weighed, d Dossier, by statement.Hash) error {
 		return Refuse(Expired, "pim-ssh request "+string(g.Role), "the window of %s was over at %s", g.ID, g.Until)
 	}
 	if err := t.affords(g.Person, g.Role, w.role, g.Until.Sub(g.From)); err != nil {
+		return err
+	}
+	if err := t.coded(w); err != nil {
 		return err
 	}
 	t.add(&GrantOpened{By: by, Grant: g})

@@ -21,11 +21,12 @@ func (r reading) card(p pin, now statement.Time) term.Card {
 		{Label: "gives", Lines: gives(role)},
 		{Label: "for", Lines: []string{r.howLong(role)}},
 		{Label: "from", Lines: r.start()},
+		{Label: "goes on", Lines: r.goesOn()},
 		{Label: "why", Lines: []string{r.request.Reason}, Quoted: true},
 		{Label: "ticket", Lines: nonEmpty(r.request.Ticket), Quoted: true},
 		{Label: "asked", Lines: []string{moment(r.request.Created, now)}},
 		{Label: "expires", Lines: []string{moment(r.request.Expires, now)}},
-		{Label: "signed by", Lines: []string{fingerprint(r.signer)}},
+		{Label: "signed by", Lines: []string{fingerprint(r.signer.Key) + touchShown(r.signer)}},
 		{Label: "for key", Lines: fingerprints(r.request.Keys)},
 	}
 	for _, d := range r.decisions {
@@ -33,6 +34,9 @@ func (r reading) card(p pin, now statement.Time) term.Card {
 	}
 	for _, need := range r.needs {
 		fields = append(fields, term.Field{Label: "needs", Lines: []string{need.String()}})
+	}
+	for _, more := range r.later(p, now) {
+		fields = append(fields, term.Field{Label: "", Lines: []string{"from " + more}})
 	}
 	return term.Card{Title: "request " + string(r.id()), Fields: append(fields, r.outcome(now)...)}
 }
@@ -53,7 +57,26 @@ func (r reading) start() []string {
 	if r.request.At == 0 {
 		return nil
 	}
-	return []string{r.request.At.String()}
+	return []string{r.request.At.String() + ", judged again then"}
+}
+
+// goesOn names the grant whose sessions go on under this one.
+func (r reading) goesOn() []string {
+	if r.request.Extends == "" {
+		return nil
+	}
+	return []string{r.request.Extends + " ends then: its sessions go on under this one"}
+}
+
+// touchShown says what a security key's signature shows of its holder.
+func touchShown(s statement.Signer) string {
+	switch {
+	case !s.Key.SecurityKey():
+		return ""
+	case s.Verified:
+		return ", touched, holder verified"
+	}
+	return ", touched"
 }
 
 // gives says in words what a role lets its holder do.
@@ -79,7 +102,7 @@ func gives(role policy.Role) []string {
 
 func (d decided) fields(now statement.Time) []term.Field {
 	verb := map[statement.Verdict]string{statement.Approve: "approved", statement.Deny: "denied"}[d.Verdict]
-	text := []string{fmt.Sprintf("%s, %s", d.Person, moment(d.Created, now))}
+	text := []string{fmt.Sprintf("%s, %s%s", d.Person, moment(d.Created, now), touchShown(d.signer))}
 	if d.Duration > 0 {
 		text = append(text, "for no longer than "+span(d.Duration))
 	}
@@ -88,6 +111,8 @@ func (d decided) fields(now statement.Time) []term.Field {
 	}
 	if !d.counted {
 		text = append(text, "does not count: no approver of this role today")
+	} else if waits := d.NotAfter.Sub(d.Created); d.Verdict == statement.Approve && waits > freshFor {
+		text = append(text, "waits for others until "+d.NotAfter.String())
 	}
 	return []term.Field{
 		{Label: verb, Lines: text},
@@ -103,11 +128,29 @@ func (r reading) outcome(now statement.Time) []term.Field {
 			{Label: "grant", Lines: []string{fmt.Sprintf("%s, %s", r.grant.ID, r.grant.Phase(now))}},
 			{Label: "window", Lines: []string{fmt.Sprintf("%s to %s", r.grant.From, moment(r.grant.Until, now))}},
 			{Label: "ended", Lines: ended(r.grant.Ended)},
+			{Label: "alarm", Lines: alarm(r.grant)},
+			{Label: "longer", Lines: r.longer(now)},
 		}
 	case r.why != nil:
 		return []term.Field{{Label: "no grant", Lines: []string{r.why.Error()}}}
 	}
 	return nil
+}
+
+// alarm says that nobody approved a grant beforehand.
+func alarm(g *broker.Grant) []string {
+	if !g.Alarm {
+		return nil
+	}
+	return []string{"nobody approved it beforehand: every alarm rang"}
+}
+
+// longer is what its holder types for more time.
+func (r reading) longer(now statement.Time) []string {
+	if r.grant.Phase(now) != broker.PhaseActive {
+		return nil
+	}
+	return []string{r.extend()}
 }
 
 func ended(e *broker.Ended) []string {

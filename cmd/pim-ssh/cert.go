@@ -150,7 +150,8 @@ func (c *contact) collectNewKey(ctx context.Context, r reading) (*ssh.Certificat
 	if err != nil {
 		return nil, "", err
 	}
-	if _, _, err := c.file(ctx, statement.Certificate{Head: head, Grant: string(r.grantID()), Key: key}); err != nil {
+	named := statement.Certificate{Head: head, Grant: string(r.grantID()), Key: key}
+	if _, _, err := c.fileBy(ctx, named, hand{touch: touchToCertify(c.chain.Current(), r.request.Role)}); err != nil {
 		return nil, "", err
 	}
 	again, view, err := c.grant(ctx, string(r.grantID()))

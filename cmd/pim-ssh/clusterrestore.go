@@ -263,7 +263,7 @@ func (r *restoring) sign(ctx context.Context) error {
 	if agreed, err := r.agree(ctx, body); err != nil || !agreed {
 		return err
 	}
-	proof, err := r.contact.sign(ctx, body)
+	proof, err := r.contact.sign(ctx, body, hand{})
 	if err != nil {
 		return err
 	}

@@ -21,8 +21,9 @@ func commands(d *desk) *cobra.Command {
 			"and for one window ssh and sudo work; then they stop by themselves.",
 		SilenceErrors: true,
 		SilenceUsage:  true,
-		PersistentPreRun: func(*cobra.Command, []string) {
+		PersistentPreRun: func(cmd *cobra.Command, args []string) {
 			d.open()
+			d.typed = typed{command: words(cmd), about: strings.Join(args[:min(len(args), 1)], "")}
 		},
 	}
 	root.SetOut(d.stdout)
@@ -36,8 +37,8 @@ func commands(d *desk) *cobra.Command {
 		id, title string
 		commands  []*cobra.Command
 	}{
-		{"everybody", "For everybody:", []*cobra.Command{joinCommand(d), whoamiCommand(d), rolesCommand(d), versionCommand(d)}},
-		{"engineers", "For engineers:", []*cobra.Command{requestCommand(d), statusCommand(d), withdrawCommand(d), returnCommand(d), sshCommand(d), certCommand(d)}},
+		{"everybody", "For everybody:", []*cobra.Command{joinCommand(d), whoamiCommand(d), rolesCommand(d), explainCommand(d), versionCommand(d)}},
+		{"engineers", "For engineers:", []*cobra.Command{requestCommand(d), statusCommand(d), extendCommand(d), withdrawCommand(d), returnCommand(d), sshCommand(d), certCommand(d)}},
 		{"approvers", "For approvers:", []*cobra.Command{inboxCommand(d), showCommand(d), approveCommand(d), denyCommand(d), revokeCommand(d)}},
 		{"operators", "For operators:", []*cobra.Command{hostCommand(d), clusterCommand(d)}},
 		{"stewards", "For stewards:", []*cobra.Command{policyCommand(d)}},

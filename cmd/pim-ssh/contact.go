@@ -89,21 +89,32 @@ func (c *contact) as(ctx context.Context) (*api.Client, error) {
 	return c.reads, nil
 }
 
+// hand says how the person signs one statement: with which key, and what the signature must show.
+type hand struct {
+	key   string // as --key says it; "" any that shows the touch
+	touch touch
+}
+
 // sign makes the statement's proof with the person's key. What was typed and fits no statement is told before a key is
 // looked for.
-func (c *contact) sign(ctx context.Context, body statement.Body) (statement.Proof, error) {
+func (c *contact) sign(ctx context.Context, body statement.Body, by hand) (statement.Proof, error) {
 	if _, err := statement.Encode(body); err != nil {
 		return statement.Proof{}, usage("the same command, with that changed", "%v", err)
 	}
-	signer, err := c.keyOfPerson(ctx)
+	signer, err := c.pen(ctx, by)
 	if err != nil {
 		return statement.Proof{}, err
 	}
-	proof, err := statement.Sign(body, signer)
+	var proof statement.Proof
+	if file, isFile := signer.(*keyFile); isFile {
+		proof, err = file.signStatement(ctx, c.desk, body)
+	} else {
+		proof, err = statement.Sign(body, signer)
+	}
 	if err != nil {
 		return statement.Proof{}, signing(err)
 	}
-	return proof, nil
+	return proof, by.touch.shows(proof)
 }
 
 // signing is the error to show when no signature came: what this program said itself as it said it.
@@ -121,9 +132,14 @@ func signing(err error) error {
 	return invalid("", "%v", err)
 }
 
-// file signs a statement and files it. An answer that got lost is asked for again once: filing is idempotent.
+// file signs a statement with any key of the person's and files it.
 func (c *contact) file(ctx context.Context, body statement.Body) (api.Answer, statement.Proof, error) {
-	proof, err := c.sign(ctx, body)
+	return c.fileBy(ctx, body, hand{})
+}
+
+// fileBy signs a statement and files it. An answer that got lost is asked for again once: filing is idempotent.
+func (c *contact) fileBy(ctx context.Context, body statement.Body, by hand) (api.Answer, statement.Proof, error) {
+	proof, err := c.sign(ctx, body, by)
 	if err != nil {
 		return api.Answer{}, statement.Proof{}, err
 	}

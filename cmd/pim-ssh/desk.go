@@ -18,7 +18,11 @@ type desk struct {
 	format  format
 	quiet   bool
 	noInput bool
+	typed   typed
 }
+
+// typed is which command was typed, and what about.
+type typed struct{ command, about string }
 
 // format is how results are printed.
 type format string

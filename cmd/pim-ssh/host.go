@@ -128,7 +128,7 @@ func (c *contact) token(ctx context.Context, body statement.HostToken, life stat
 		return tokenFile{}, err
 	}
 	body.Key, body.Expires = key, body.Created.Add(life)
-	proof, err := c.sign(ctx, body)
+	proof, err := c.sign(ctx, body, hand{})
 	return tokenFile{Chain: c.chain.Proofs(), Token: proof, Secret: private.Seed()}, err
 }
 

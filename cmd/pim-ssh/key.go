@@ -70,6 +70,9 @@ func (d *desk) keyFromFile(ctx context.Context, path string, accepted []statemen
 	if signer, held := inAgent[key]; held {
 		return signer, nil
 	}
+	if key.SecurityKey() {
+		return &keyFile{path: sealed.path, public: sealed.public}, nil
+	}
 	return sealed, nil
 }
 

@@ -68,7 +68,7 @@ func (c *contact) session(ctx context.Context) (readKey, error) {
 	if err != nil {
 		return readKey{}, err
 	}
-	proof, err := c.sign(ctx, statement.Session{Head: head, Key: key, Until: head.Created.Add(readingFor)})
+	proof, err := c.sign(ctx, statement.Session{Head: head, Key: key, Until: head.Created.Add(readingFor)}, hand{})
 	if err != nil {
 		return readKey{}, err
 	}

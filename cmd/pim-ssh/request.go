@@ -20,9 +20,11 @@ import (
 // freshFor is how long a statement may take from our hand to the log; brokers take none older than 60 s anyway.
 const freshFor statement.Seconds = 300
 
-// wish is what was typed after `request`.
+// wish is what was typed after `request`, or after `extend`.
 type wish struct {
 	asked, length, why, ticket, at string
+	code, key                      string
+	hosts                          []string // with extend: fewer than the grant has
 	noWait                         bool
 	timeout                        string
 }
@@ -34,7 +36,10 @@ func requestCommand(d *desk) *cobra.Command {
 		Short: "ask for a role on hosts, for a while, with a reason",
 		Long: "Asks for a role and waits until it is granted; then the certificate is in the ssh-agent until the window\n" +
 			"ends. SCOPE is a host, several with commas, or labels such as tier=db, which are turned into host names here\n" +
-			"and shown. The request's id is the first line on stdout, the ssh commands that work are the next ones.",
+			"and shown. The request's id is the first line on stdout, the ssh commands that work are the next ones.\n\n" +
+			"With --at the window begins then, and everything is judged once more at that moment. Where the role wants a\n" +
+			"code it is asked for on the terminal, or taken from --totp; where it wants a security key, yours is found by\n" +
+			"itself. Asking again for what is still pending answers with that request, and waits for it.",
 		Example: "  pim-ssh request db-admin@db1 --for 1h --why \"INC-42 replica lag\"\n" +
 			"  pim-ssh request web-deploy@tier=web --at 22:00 --why \"release 7\" --ticket REL-7",
 		Args:              roleAndScope,
@@ -44,14 +49,21 @@ func requestCommand(d *desk) *cobra.Command {
 			return d.request(cmd.Context(), w)
 		},
 	}
+	askFlags(cmd, &w)
+	cmd.Flags().StringVar(&w.at, "at", "", "start at `TIME` and not at once: 22:00, +2h or RFC 3339")
+	return cmd
+}
+
+// askFlags are what every way of asking takes.
+func askFlags(cmd *cobra.Command, w *wish) {
 	flags := cmd.Flags()
 	flags.StringVar(&w.length, "for", "", "how long the window is: a `DURATION` such as 1h or 90m (default: the role's own)")
 	flags.StringVar(&w.why, "why", "", "the reason, in a `TEXT` that approvers read")
 	flags.StringVar(&w.ticket, "ticket", "", "the ticket `T` that belongs to it")
-	flags.StringVar(&w.at, "at", "", "start at `TIME` and not at once: 22:00, +2h or RFC 3339")
+	flags.StringVar(&w.code, "totp", "", "a `CODE` of your authenticator app, or a recovery code, where the role wants one")
+	flags.StringVar(&w.key, "key", "", "sign with this key of yours: a `FILE`, or the SHA256:… of one in the ssh-agent")
 	flags.BoolVar(&w.noWait, "no-wait", false, "do not wait for the decision; collect it later with: pim-ssh cert ID")
 	flags.StringVar(&w.timeout, "timeout", "", "stop waiting after a `DURATION`; the request stays (default: when it expires)")
-	return cmd
 }
 
 // roleAndScope holds request to one argument; a host behind a blank and not behind an @ is the likeliest mistake.
@@ -90,11 +102,10 @@ func (d *desk) request(ctx context.Context, w wish) error {
 	if err != nil {
 		return err
 	}
-	timeout, err := w.patience(body.Expires.Sub(body.Created))
-	if err != nil {
+	if err := c.limits(body, hosts); err != nil {
 		return err
 	}
-	return c.ask(ctx, body, w.noWait, timeout)
+	return c.askOrResume(ctx, body, w)
 }
 
 // mayAsk says early what a broker would say too: no such role, or not eligible for it.
@@ -120,9 +131,6 @@ func (c *contact) draft(w wish, name statement.RoleName, hosts []statement.HostN
 		}
 		length = asked
 	}
-	if length > role.Longest {
-		return statement.Request{}, usage("--for "+span(role.Longest), "role %s allows %s at most", name, span(role.Longest))
-	}
 	head, err := c.head(statement.KindRequest, freshFor)
 	if err != nil {
 		return statement.Request{}, err
@@ -144,14 +152,41 @@ func (w wish) patience(most statement.Seconds) (time.Duration, error) {
 	return min(d, most).Std(), err
 }
 
+// askOrResume asks, unless the person has asked for the same before and nobody has decided yet.
+func (c *contact) askOrResume(ctx context.Context, body statement.Request, w wish) error {
+	if same, err := c.pendingFor(ctx, body.Role, body.Hosts); err == nil && same != nil {
+		return c.resume(ctx, *same, w)
+	}
+	if err := c.affordable(ctx, body); err != nil {
+		return err
+	}
+	c.ending(body.Role)
+	err := c.ask(ctx, body, w)
+	if broker.KindOf(err) != broker.Conflict {
+		return err
+	}
+	if same, _ := c.pendingFor(ctx, body.Role, body.Hosts); same != nil { // asked meanwhile, from another terminal
+		return c.resume(ctx, *same, w)
+	}
+	return err
+}
+
 // ask names a fresh key in the request, files it, says its id and waits unless told not to.
-func (c *contact) ask(ctx context.Context, body statement.Request, noWait bool, timeout time.Duration) error {
+func (c *contact) ask(ctx context.Context, body statement.Request, w wish) error {
+	timeout, err := w.patience(body.Expires.Sub(body.Created))
+	if err != nil {
+		return err
+	}
+	doc := c.chain.Current()
+	if body.Code, err = c.code(ctx, w.code, body.Role, codeToAsk(doc, body)); err != nil {
+		return err
+	}
 	private, key, err := c.freshKey()
 	if err != nil {
 		return err
 	}
 	body.Keys = []statement.Key{key}
-	answer, proof, err := c.file(ctx, body)
+	answer, proof, err := c.fileBy(ctx, body, hand{key: w.key, touch: touchToAsk(doc, body)})
 	if err != nil {
 		return err
 	}
@@ -162,16 +197,7 @@ func (c *contact) ask(ctx context.Context, body statement.Request, noWait bool, 
 	if err := c.announce(pending); err != nil {
 		return err
 	}
-	if noWait {
-		c.term.Say("collect it with: pim-ssh cert %s", short(pending.id()))
-		return c.keep(pending.stem(), private)
-	}
-	wait := &vigil{contact: c, pending: pending, heard: &answer.Index, lookAgain: c.now().Add(time.Minute)}
-	ended, view, err := wait.await(ctx, timeout)
-	if err != nil {
-		return errors.Join(err, c.leave(err, pending, private))
-	}
-	return c.enjoy(ctx, ended, view, private)
+	return c.wait(ctx, waiting{pending: pending, private: private, heard: &answer.Index, noWait: w.noWait, timeout: timeout})
 }
 
 // announce prints the id first, then who is waited for.
@@ -184,9 +210,10 @@ func (c *contact) announce(r reading) error {
 		c.term.Result("%s", r.id())
 	}
 	c.term.Say("%s on %s for %s", r.request.Role, joined(r.request.Hosts), span(r.request.Duration))
-	for _, need := range r.needs {
-		c.term.Say("waiting for %d of [%s] …", need.Count, people([]broker.Need{need}))
+	if r.request.At > c.clock() {
+		c.term.Say("starts at %s; judged again then", moment(r.request.At, c.clock()))
 	}
+	c.waitingFor(r)
 	return nil
 }
 
@@ -197,14 +224,28 @@ func (c *contact) leave(why error, r reading, private ed25519.PrivateKey) error 
 		return nil
 	}
 	c.term.Warn("%s is still open: pim-ssh cert %s once it is granted, or pim-ssh withdraw %s", r.id(), short(r.id()), short(r.id()))
-	return c.keep(r.stem(), private)
+	return c.keepIfMade(r.stem(), private)
+}
+
+// keepIfMade keeps a fresh key, when one was made.
+func (c *contact) keepIfMade(stem broker.Stem, private ed25519.PrivateKey) error {
+	if private == nil {
+		return nil
+	}
+	return c.keep(stem, private)
 }
 
 // enjoy puts the certificate in hand and says what works now.
 func (c *contact) enjoy(ctx context.Context, r reading, view api.GrantView, private ed25519.PrivateKey) error {
-	_, where, err := c.collectWith(ctx, *r.grant, view, private)
+	var where string
+	var err error
+	if private == nil {
+		_, where, err = c.collect(ctx, r, view)
+	} else {
+		_, where, err = c.collectWith(ctx, *r.grant, view, private)
+	}
 	if err != nil {
-		return errors.Join(err, c.keep(r.stem(), private))
+		return errors.Join(err, c.keepIfMade(r.stem(), private))
 	}
 	return c.granted(r, where)
 }
@@ -213,7 +254,10 @@ func (c *contact) granted(r reading, where string) error {
 	now := c.clock()
 	c.term.Say("%s until %s; certificate in: %s", r.grant.ID, moment(r.grant.Until, now), where)
 	if r.grant.From > now {
-		c.term.Say("it works from %s", moment(r.grant.From, now))
+		c.term.Say("it starts at %s; judged again then", moment(r.grant.From, now))
+	}
+	if r.grant.Alarm {
+		c.term.Warn("nobody approved it: every alarm rings when it opens")
 	}
 	if c.json() {
 		return c.term.JSON(r.grantAsJSON(now, ""))
@@ -224,6 +268,7 @@ func (c *contact) granted(r reading, where string) error {
 	if where != "ssh-agent" {
 		c.term.Say("no ssh-agent took the key: use pim-ssh ssh, or ssh -i %s", where)
 	}
+	c.term.Say("to go on longer: %s", r.extend())
 	return nil
 }
 

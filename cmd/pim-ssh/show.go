@@ -8,6 +8,7 @@ import (
 
 	"pim-ssh/broker/api"
 	"pim-ssh/broker/statement"
+	"pim-ssh/cmd/pim-ssh/term"
 )
 
 func showCommand(d *desk) *cobra.Command {
@@ -32,6 +33,11 @@ func showCommand(d *desk) *cobra.Command {
 	}
 }
 
+// fullCard is what was verified, and then, marked as such, what the brokers alone say.
+func (c *contact) fullCard(r reading, view api.RequestView) term.Card {
+	return r.card(c.pin, c.clock())
+}
+
 // present prints a request in full; in JSON the grant when it was asked for by a grant's id.
 func (c *contact) present(ctx context.Context, r reading, view api.RequestView, id string) error {
 	now := c.clock()
@@ -40,7 +46,7 @@ func (c *contact) present(ctx context.Context, r reading, view api.RequestView, 
 	}
 	switch {
 	case !c.json():
-		c.term.Card(r.card(c.pin, now))
+		c.term.Card(c.fullCard(r, view))
 		return nil
 	case r.grant != nil && strings.HasPrefix(id, "g-"):
 		return c.term.JSON(r.grantAsJSON(now, c.endedBy(ctx, r)))

@@ -69,6 +69,7 @@ func (c *contact) status(ctx context.Context, all bool) error {
 		rows[i] = r.row(now)
 	}
 	c.term.Table([]string{"ID", "ROLE", "HOSTS", "STATE", "UNTIL", "WHY"}, rows)
+	c.ends(own)
 	return nil
 }
 

@@ -2,8 +2,9 @@ package main
 
 import (
 	"context"
+	"crypto/ed25519"
+	"errors"
 	"fmt"
-	"math/rand/v2"
 	"time"
 
 	"pim-ssh/broker"
@@ -11,13 +12,33 @@ import (
 	"pim-ssh/broker/statement"
 )
 
+// waiting is a request that somebody waits for.
+type waiting struct {
+	pending reading
+	private ed25519.PrivateKey // nil: a key is made once it is granted
+	heard   *uint64            // log index from which on there may be news; nil: unknown
+	noWait  bool
+	timeout time.Duration
+}
+
+// wait waits until the request is decided and puts the certificate in hand, unless told not to.
+func (c *contact) wait(ctx context.Context, w waiting) error {
+	if w.noWait {
+		c.term.Say("collect it with: pim-ssh cert %s", short(w.pending.id()))
+		return c.keepIfMade(w.pending.stem(), w.private)
+	}
+	v := &vigil{ear: c.listening(w.heard), pending: w.pending}
+	ended, view, err := v.await(ctx, w.timeout)
+	if err != nil {
+		return errors.Join(err, c.leave(err, w.pending, w.private))
+	}
+	return c.enjoy(ctx, ended, view, w.private)
+}
+
 // vigil waits for the decision on one request. What a broker says on the stream only makes it look again.
 type vigil struct {
-	*contact
-	pending   reading
-	heard     *uint64     // log index after which the stream goes on
-	stream    *api.Stream // nil while none is open
-	lookAgain time.Time
+	*ear
+	pending reading
 }
 
 // await follows the person's events until the request is decided, and returns the grant it became. A request that
@@ -41,7 +62,9 @@ func (v *vigil) await(ctx context.Context, timeout time.Duration) (reading, api.
 		if err != nil && broker.KindOf(err) != broker.Unavailable {
 			return reading{}, api.GrantView{}, err
 		}
-		if err := v.nextWord(ctx); err != nil {
+		if err := v.nextWord(ctx); ctx.Err() != nil {
+			return reading{}, api.GrantView{}, v.over(ctx)
+		} else if err != nil {
 			return reading{}, api.GrantView{}, err
 		}
 	}
@@ -116,65 +139,17 @@ func (r reading) denial() string {
 func (c *contact) progress(r reading, said int) int {
 	for _, d := range r.decisions[min(said, len(r.decisions)):] {
 		c.term.Say("%s approved", d.Person)
-		for _, need := range r.needs {
-			c.term.Say("waiting for %d of [%s] …", need.Count, people([]broker.Need{need}))
-		}
+		c.waitingFor(r)
 	}
 	return len(r.decisions)
 }
 
-// nextWord waits for the next event of the person. A stream that breaks is opened again after a pause with jitter.
-func (v *vigil) nextWord(ctx context.Context) error {
-	if v.stream == nil {
-		return v.listen(ctx)
+// waitingFor says what is missing, and who may fill it later on.
+func (c *contact) waitingFor(r reading) {
+	if len(r.needs) > 0 {
+		c.term.Say("waiting for %s …", needed(r.needs))
 	}
-	for {
-		frame, err := v.stream.Next()
-		if ctx.Err() != nil {
-			return v.over(ctx)
-		}
-		if err != nil {
-			v.heard, v.stream = v.stream.Position(), nil
-			return v.pause(ctx, err)
-		}
-		if len(frame.Event) > 0 || v.overdue() {
-			return nil
-		}
-	}
-}
-
-// listen opens the stream; whoever called looks once more after that, so nothing falls between.
-func (v *vigil) listen(ctx context.Context) error {
-	client, err := v.as(ctx)
-	if err != nil {
-		return err
-	}
-	stream, err := client.Watch(ctx, v.heard)
-	if err != nil {
-		return v.pause(ctx, err)
-	}
-	v.stream = stream
-	context.AfterFunc(ctx, stream.Close)
-	return nil
-}
-
-// overdue makes a wait look again every minute even if no event came: a broker that withholds events is no news.
-func (v *vigil) overdue() bool {
-	if v.now().Before(v.lookAgain) {
-		return false
-	}
-	v.lookAgain = v.now().Add(time.Minute)
-	return true
-}
-
-func (v *vigil) pause(ctx context.Context, why error) error {
-	if broker.KindOf(why) != broker.Unavailable && ctx.Err() == nil {
-		return why
-	}
-	select {
-	case <-ctx.Done():
-		return v.over(ctx)
-	case <-time.After(time.Second + rand.N(time.Second)):
-		return nil
+	for _, more := range r.later(c.pin, c.clock()) {
+		c.term.Say("  from %s", more)
 	}
 }

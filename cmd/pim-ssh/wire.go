@@ -37,6 +37,7 @@ func run(w world, args []string) int {
 	go func() { finished <- root.ExecuteContext(ctx) }() // ends with the process at the latest
 	err := cause(outcome(ctx, finished))
 	d.complain(err)
+	d.keepRefusal(err)
 	return exitCode(err)
 }
 

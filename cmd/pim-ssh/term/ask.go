@@ -29,6 +29,12 @@ func (t *Terminal) Confirm(ctx context.Context, c Card, question string) (bool, 
 	return false, nil
 }
 
+// Ask asks on /dev/tty for one line and returns it without the blanks around it.
+func (t *Terminal) Ask(ctx context.Context, prompt string) (string, error) {
+	answer, err := t.ask(ctx, Escape(prompt)+": ", readLine)
+	return strings.TrimSpace(answer), err
+}
+
 // Passphrase asks on /dev/tty without echo.
 func (t *Terminal) Passphrase(ctx context.Context, prompt string) ([]byte, error) {
 	answer, err := t.ask(ctx, Escape(prompt)+": ", readHidden)
