@@ -40,20 +40,28 @@ const maxOverlaps = 100
 func (c *checker) overlaps() {
 	givers, told := c.doc.givers(), map[[2]statement.RoleName]bool{}
 	for _, p := range slices.SortedFunc(maps.Keys(givers), comparePowers) {
-		weaker := slices.Concat(givers[p], givers[power{p.account, All}], givers[power{p.account, ""}]) // what gives p, too
-		for _, weak := range weaker {
-			for _, strong := range givers[p] {
-				pair := [2]statement.RoleName{weak.name, strong.name}
-				if weak.slots >= strong.slots || told[pair] || !c.doc.Roles[weak.name].Hosts.meets(c.doc.Roles[strong.name].Hosts) {
-					continue
-				}
-				if told[pair] = true; len(told) > maxOverlaps {
-					return
-				}
-				c.say(at("roles", string(weak.name), "approvals"), "needs %s for %s, but %s needs %s for that on some of the same hosts",
-					enough(weak.slots), p, strong.name, enough(strong.slots))
-			}
+		all := slices.Concat(givers[p], givers[power{p.account, All}], givers[power{p.account, ""}]) // what gives p, too
+		for _, weak := range all {
+			c.undercuts(p, weak, givers[p], told)
 		}
+		if len(told) > maxOverlaps {
+			return
+		}
+	}
+}
+
+// undercuts warns of one role beside those that give a power for more approvals.
+func (c *checker) undercuts(p power, weak giver, givers []giver, told map[[2]statement.RoleName]bool) {
+	for _, strong := range givers {
+		pair := [2]statement.RoleName{weak.name, strong.name}
+		if weak.slots >= strong.slots || told[pair] || !c.doc.Roles[weak.name].Hosts.meets(c.doc.Roles[strong.name].Hosts) {
+			continue
+		}
+		if told[pair] = true; len(told) > maxOverlaps {
+			return
+		}
+		c.say(at("roles", string(weak.name), "approvals"), "needs %s for %s, but %s needs %s for that on some of the same hosts",
+			enough(weak.slots), p, strong.name, enough(strong.slots))
 	}
 }
 

@@ -15,7 +15,7 @@ import (
 
 func policyCommand(d *desk) *cobra.Command {
 	cmd := &cobra.Command{Use: "policy", Short: "write, sign and publish who may what"}
-	cmd.AddCommand(policyInitCommand(d), policyCheckCommand(d), policyDiffCommand(d), policySignCommand(d), policyApplyCommand(d), policyShowCommand(d), policyLogCommand(d))
+	cmd.AddCommand(policyInitCommand(d), policyCheckCommand(d), policyDiffCommand(d), policyTestCommand(d), policySignCommand(d), policyApplyCommand(d), policyShowCommand(d), policyLogCommand(d))
 	return family(cmd)
 }
 

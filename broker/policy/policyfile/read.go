@@ -129,7 +129,7 @@ func (r *reader) tree(text []byte) ast.Node {
 		return nil
 	}
 	if len(tree.Docs) == 0 || tree.Docs[0].Body == nil {
-		r.say(place{1, 1}, "the file is empty: start with `pim-ssh policy init`")
+		r.say(place{1, 1}, "the file is empty")
 		return nil
 	}
 	return tree.Docs[0].Body

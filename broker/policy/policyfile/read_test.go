@@ -98,6 +98,32 @@ func TestWarningsHaveTheirPlaces(t *testing.T) {
 	}
 }
 
+// TestScenarioFilesAreHeldToThePolicy reads one case a file, for the lab's policy.
+func TestScenarioFilesAreHeldToThePolicy(t *testing.T) {
+	doc, err := Read("lab.yaml", content(t, "testdata/good/lab.yaml"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, file := range cases(t, "testdata/scenarios/*.yaml") {
+		t.Run(strings.TrimSuffix(filepath.Base(file), ".yaml"), func(t *testing.T) {
+			text := content(t, file)
+			read, err := ParseScenarios("scenarios.yaml", text, &doc, 1_800_000_000)
+			got := ""
+			if err != nil {
+				got = wantMark + strings.ReplaceAll(err.Error(), "\n", "\n"+wantMark) + "\n"
+			} else if len(read.List) == 0 {
+				t.Error("no scenario, and no complaint")
+			}
+			body, want := split(text)
+			if *update {
+				write(t, file, append(body, got...))
+			} else if diff := cmp.Diff(want, got); diff != "" {
+				t.Errorf("-want +got\n%s", diff)
+			}
+		})
+	}
+}
+
 // split parts a case from the errors it expects.
 func split(text []byte) ([]byte, string) {
 	at := bytes.Index(text, []byte(wantMark))
