@@ -41,7 +41,7 @@ func Needs(c policy.Chain, d Dossier, now statement.Time) []Need {
 // lacking returns the open parts of the quorum.
 func (t tally) lacking(now statement.Time) []Need {
 	people, age := t.counting(now), now.Sub(t.asked)
-	filled := policy.Fill(t.parts, people, t.fits)
+	filled := policy.Fill(t.parts, people, t.fits(now))
 	var needs []Need
 	for i, part := range t.parts {
 		if part.Count <= filled[i] {
@@ -53,6 +53,19 @@ func (t tally) lacking(now statement.Time) []Need {
 		needs = append(needs, Need{Count: part.Count - filled[i], From: left})
 	}
 	return needs
+}
+
+// extra returns what a hook demands beside the quorum and nobody has given yet.
+func (t tally) extra(more int, now statement.Time) []Need {
+	people := t.counting(now)
+	left := more - max(0, len(people)-policy.Slots(t.parts))
+	if left <= 0 {
+		return nil
+	}
+	from := slices.DeleteFunc(t.doc.Approvers(t.role), func(p statement.Person) bool {
+		return slices.Contains(people, p) || !t.doc.Decides(p, t.role, now.Sub(t.asked)) || p == t.asker
+	})
+	return []Need{{Count: left, From: from}}
 }
 
 // mayDecide reports why a person may not decide a request under this policy, at this moment.
@@ -72,6 +85,8 @@ type approval struct {
 	created, until statement.Time
 }
 
+func (a approval) countsAt(at statement.Time) bool { return a.created <= at && at <= a.until }
+
 // tally is what the decisions on one request amount to under the current policy.
 type tally struct {
 	doc       *policy.Document
@@ -90,25 +105,27 @@ type tally struct {
 func (t tally) counting(at statement.Time) []statement.Person {
 	var people []statement.Person
 	for _, a := range t.approvals {
-		if a.created <= at && at <= a.until && !slices.Contains(people, a.person) {
+		if a.countsAt(at) && !slices.Contains(people, a.person) {
 			people = append(people, a.person)
 		}
 	}
 	return people
 }
 
-// fits reports whether a person's approval, made when it was, counts for a part.
-func (t tally) fits(person statement.Person, part policy.Part) bool {
-	return slices.ContainsFunc(t.approvals, func(a approval) bool {
-		return a.person == person && t.doc.Approves(person, t.role, part, a.created.Sub(t.asked))
-	})
+// fits returns what reports whether a person has an approval that counts for a part at a moment, made when it was.
+func (t tally) fits(at statement.Time) func(statement.Person, policy.Part) bool {
+	return func(person statement.Person, part policy.Part) bool {
+		return slices.ContainsFunc(t.approvals, func(a approval) bool {
+			return a.person == person && a.countsAt(at) && t.doc.Approves(person, t.role, part, a.created.Sub(t.asked))
+		})
+	}
 }
 
 // full returns how many approvals were missing when most were there, and when that was: the earliest such moment.
 func (t tally) full() (missing int, at statement.Time) {
 	missing = policy.Slots(t.parts)
 	for _, a := range t.approvals {
-		left := policy.Slots(t.parts) - policy.Filled(t.parts, t.counting(a.created), t.fits)
+		left := policy.Slots(t.parts) - policy.Filled(t.parts, t.counting(a.created), t.fits(a.created))
 		if left < missing {
 			missing, at = left, a.created
 		}

@@ -34,7 +34,7 @@ type HookVerdict struct {
 	Why        string `json:"why,omitzero"`
 }
 
-// MaxMore is how many approvals a hook may demand.
+// MaxMore is how many approvals a hook may demand beside a role's own.
 const MaxMore = 10
 
 // conditions holds a statement to where it came from, and when.

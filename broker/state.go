@@ -150,7 +150,8 @@ func (s *State) Needs(id RequestID, now statement.Time) []Need {
 	if !known {
 		return nil
 	}
-	return tallyOf(doc, r.Body, role, r.decided).lacking(now)
+	t := tallyOf(doc, r.Body, role, r.decided)
+	return append(t.lacking(now), t.extra(r.More, now)...)
 }
 
 // Hosts returns every enrolled host, sorted by name.

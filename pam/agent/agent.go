@@ -58,13 +58,15 @@ type Config struct {
 // Agent is pim-hostd's run: New recovers what a dead one left, Run serves until its context ends.
 type Agent struct {
 	Config
-	ledger   *ledger
-	sessions *sessions
-	reports  *reporter
-	identity ed25519.PrivateKey
-	token    Enrolment
-	lock     *os.File
-	most     limits
+	ledger *ledger
+	// extending is who extends whom as the keeper's round began: each change begins another round. Keeper only.
+	extending map[broker.GrantID][]*entry
+	sessions  *sessions
+	reports   *reporter
+	identity  ed25519.PrivateKey
+	token     Enrolment
+	lock      *os.File
+	most      limits
 
 	wake   chan struct{} // buffered: something changed that the keeper should look at
 	reload chan struct{} // buffered: read the spool again
@@ -218,6 +220,7 @@ func (a *Agent) settle(ctx context.Context) time.Duration {
 	default:
 	}
 	a.raiseFloor()
+	a.extending = a.ledger.extensions()
 	pause := idle
 	a.ledger.each(func(_ broker.Stem, e *entry) {
 		a.beat()
@@ -336,7 +339,7 @@ func (a *Agent) readAgain() error {
 			a.ledger.entries[stem] = e
 			continue
 		}
-		old.dossier, old.grant, old.refused = e.dossier, e.grant, e.refused
+		old.proof = e.proof
 		if old.ended == nil {
 			old.ended = e.ended
 		}

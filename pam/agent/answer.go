@@ -181,7 +181,7 @@ func (a *Agent) uidOf(account, known statement.Account, uid uint32) (uint32, err
 	return a.Lookup(account)
 }
 
-// live reports why a grant starts nothing at this moment, or how long it still lasts. It asks everything: the rule,
+// live reports why a grant starts nothing at this moment, or how long what starts now may last. It asks everything: the rule,
 // this host's freshness, and that unit, reaper and sudoers stand.
 func (a *Agent) live(s snapshot, v view) (time.Duration, error) {
 	if err := s.mayStart(v.Grant, a.Clock); err != nil {
@@ -192,11 +192,10 @@ func (a *Agent) live(s snapshot, v view) (time.Duration, error) {
 	if v.opened == nil {
 		return 0, fmt.Errorf("grant %s: %w", v.ID, errNotOpen)
 	}
-	remaining := a.Clock.remaining(v.opened.end)
-	if remaining <= 0 {
+	if a.Clock.remaining(v.opened.end) <= 0 {
 		return 0, fmt.Errorf("grant %s lapsed", v.ID)
 	}
-	return remaining, nil
+	return a.Clock.remaining(v.opened.last), nil
 }
 
 var errNotOpen = errors.New("its unit and reaper do not stand yet: try again in a moment")
@@ -278,7 +277,7 @@ func (a *Agent) judgeCertificate(ctx context.Context, account statement.Account,
 		return view{}, fmt.Errorf("grant %s does not log in as %q", v.ID, account)
 	}
 	s := a.ledger.snapshot(a.Clock.now())
-	want := certs.Want{Principal: v.Stem.Principal(), Keys: v.Keys, From: v.From, Until: v.Until, CAs: s.chain.Current().CAKeys()}
+	want := certs.Want{Principal: v.Stem.Principal(), Keys: v.Keys, From: v.From, Until: v.certified, CAs: s.chain.Current().CAKeys()}
 	if err := certs.Check(cert, want, s.now); err != nil {
 		return view{}, fmt.Errorf("grant %s: %w", v.ID, err)
 	}

@@ -138,6 +138,32 @@ func (s *seat) close() {
 	}
 }
 
+// moveTo moves every process in the cgroup and below it to another, and returns when none is left: what forked meanwhile is
+// found where its parent was.
+func (p Place) moveTo(to Place) error {
+	if err := to.make(); err != nil {
+		return err
+	}
+	for range mostMoves {
+		pids, err := p.pids()
+		if err != nil || len(pids) == 0 {
+			return err
+		}
+		for _, pid := range pids {
+			for _, dir := range to.dirs {
+				err := os.WriteFile(filepath.Join(dir, "cgroup.procs"), strconv.AppendInt(nil, int64(pid), 10), 0)
+				if err != nil && !errors.Is(err, unix.ESRCH) {
+					return err
+				}
+			}
+		}
+	}
+	return fmt.Errorf("processes of %s fork faster than they can be moved", p.dirs[0])
+}
+
+// mostMoves is how often the processes of one cgroup are looked for before that is given up.
+const mostMoves = 100
+
 // remove removes the cgroup if nothing lives in it, and reports whether it is gone.
 func (p Place) remove() bool {
 	gone := true

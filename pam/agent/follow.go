@@ -261,7 +261,7 @@ func (a *Agent) adoptPolicy(chain policy.Chain, halt error) {
 			continue
 		}
 		held := e.refused == nil
-		e.prove(chain)
+		e.proof = prove(chain, e.dossier, a.ledger.host)
 		if held && e.refused != nil && broker.KindOf(e.refused) != broker.Unavailable {
 			lost = append(lost, e)
 		}
@@ -308,7 +308,7 @@ func (a *Agent) takeDossier(d broker.Dossier) error {
 	a.ledger.mu.Lock()
 	defer a.ledger.mu.Unlock()
 	if known {
-		e.dossier, e.grant, e.refused, e.said = fresh.dossier, fresh.grant, fresh.refused, ""
+		e.proof, e.said = fresh.proof, ""
 	} else {
 		a.ledger.entries[stem] = fresh
 	}

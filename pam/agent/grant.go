@@ -9,8 +9,6 @@ import (
 	"slices"
 	"time"
 
-	"github.com/go-json-experiment/json"
-
 	"pim-ssh/broker"
 	"pim-ssh/broker/statement"
 )
@@ -65,7 +63,9 @@ func (a *Agent) openIfDue(ctx context.Context, e *entry) time.Duration {
 		return idle
 	}
 	if e.opened != nil && sameArms(e.opened.as, g) {
-		return max(0, min(watchful, a.Clock.remaining(e.opened.end)))
+		if last, _ := a.lasts(g, e.opened.end); last.wall == e.armed {
+			return max(0, min(watchful, a.Clock.remaining(e.opened.end)))
+		}
 	}
 	if s.mayOpen(g) != nil {
 		if wait := g.From.Std().Sub(a.Clock.Wall()); wait > 0 {
@@ -102,17 +102,13 @@ func (a *Agent) open(ctx context.Context, e *entry, g broker.Grant) error {
 	if remaining <= 0 {
 		return a.entomb(e, endedByLapse)
 	}
+	a.alarm(g)
 	e.standing, e.end = true, end
-	r, err := json.Marshal(record{Grant: g.ID, Until: g.Until, BootID: a.BootID, Boottime: int64(end.boot)})
-	if err != nil {
+	if err := a.keepRecord(g, end); err != nil {
 		return err
 	}
-	if err := writeFile(a.recordPath(g.Stem), r, 0o600); err != nil {
-		return err
-	}
-	// The record outlives the reaper: an agent that starts after it, under a clock set back, must know that the window was over.
-	w := Window{Stem: g.Stem, Until: g.Until, Remaining: remaining, Remove: []string{a.sudoersPath(g.Stem)}}
-	place, err := a.Units.Open(ctx, w)
+	last, by := a.lasts(g, end)
+	place, err := a.arm(ctx, e, g, last, by)
 	if err != nil {
 		return err
 	}
@@ -128,9 +124,10 @@ func (a *Agent) open(ctx context.Context, e *entry, g broker.Grant) error {
 		return err
 	}
 	e.gate.Lock()
-	e.opened = &opened{place: place, end: end, as: g}
+	e.opened = &opened{place: place, end: end, last: last, as: g}
 	e.gate.Unlock()
-	a.Log.Info("grant open", "grant", g.ID, "person", g.Person, "role", g.Role, "until", g.Until, "remaining", remaining.Round(time.Second))
+	a.Log.Info("grant open", "grant", g.ID, "person", g.Person, "role", g.Role, "until", g.Until, "remaining", remaining.Round(time.Second),
+		"runs_until", last.wall)
 	return nil
 }
 
@@ -139,7 +136,7 @@ func (a *Agent) endIfOver(ctx context.Context, e *entry) {
 	a.keepAgain(e)
 	now := a.Clock.now()
 	a.ledger.mu.RLock()
-	stem, over, refused, ended := e.dossier.Stem(), e.over(now), e.refused, e.ended
+	g, stem, over, refused, ended := e.grant, e.dossier.Stem(), e.over(now), e.refused, e.ended
 	if refused == nil {
 		refused = elsewhere(e.grant, a.ledger.host)
 	}
@@ -153,6 +150,22 @@ func (a *Agent) endIfOver(ctx context.Context, e *entry) {
 	if !e.standing || !over && !lapsed && refused == nil || a.Clock.Boot() < e.again {
 		return
 	}
+	if err := a.finish(ctx, stem, e, g, refused, ended); err != nil {
+		e.stuck++
+		e.again = a.Clock.Boot() + min(idle, watchful<<min(e.stuck, 5))
+		a.Log.Error("grant not ended yet, trying again", "grant", stem.Grant(), "error", err)
+		return
+	}
+	e.stuck, e.again = 0, 0
+}
+
+// finish ends what stands for a grant that starts nothing more, or leaves what runs to its extension.
+func (a *Agent) finish(ctx context.Context, stem broker.Stem, e *entry, g broker.Grant, refused error, ended *Tombstone) error {
+	if refused == nil && (ended == nil || ended.How == endedByLapse) {
+		if on, err := a.goesOn(ctx, e, g); on || err != nil {
+			return err
+		}
+	}
 	why := "its window is over"
 	switch {
 	case refused != nil:
@@ -161,13 +174,11 @@ func (a *Agent) endIfOver(ctx context.Context, e *entry) {
 		why = "ended by " + string(ended.How)
 	}
 	if err := a.end(ctx, stem, e); err != nil {
-		e.stuck++
-		e.again = a.Clock.Boot() + min(idle, watchful<<min(e.stuck, 5))
-		a.Log.Error("grant not ended yet, trying again", "grant", stem.Grant(), "why", why, "error", err)
-		return
+		return fmt.Errorf("%s, %w", why, err)
 	}
-	e.standing, e.stuck, e.again = false, 0, 0
+	e.standing, e.armed = false, 0
 	a.Log.Info("grant ended", "grant", stem.Grant(), "why", why)
+	return nil
 }
 
 // entomb makes an end final, in memory first and then on disk. It is harmless to say it twice.
@@ -222,10 +233,7 @@ func (a *Agent) keepAgain(e *entry) {
 // end takes everything of a grant off the machine: no more starts, its sudo rules, its sessions in other grants'
 // units, its own unit with all in it, and last the reaper and the record. It is tried again until it returns nil.
 func (a *Agent) end(ctx context.Context, stem broker.Stem, e *entry) error {
-	e.gate.Lock()
-	e.opened = nil
-	e.gate.Unlock()
-	a.sessions.forget(stem)
+	a.shut(stem, e)
 	return errors.Join(
 		removeFile(a.sudoersPath(stem)),
 		a.endSessions(ctx, stem),

@@ -16,11 +16,9 @@ import (
 
 // entry is one dossier this host was given, and where its grant stands here. The zero entry opens nothing.
 type entry struct {
-	dossier broker.Dossier
-	grant   broker.Grant // set when refused is nil
-	refused error        // why it proves no grant under the current policy
-	ended   *Tombstone   // set once and for ever
-	unkept  bool         // ended, and the disk would not take it
+	proof
+	ended  *Tombstone // set once and for ever
+	unkept bool       // ended, and the disk would not take it
 
 	// gate is held for reading while a process is put into the grant's unit, and for writing while that stops being
 	// possible: after the write nothing can slip in behind the kill.
@@ -29,19 +27,29 @@ type entry struct {
 
 	said string // why it opens nothing, as the journal was last told; guarded by the ledger's mu
 
-	standing bool          // keeper only: something of it may exist in systemd or /run
-	end      deadline      // keeper only: of what stands
-	failures int           // keeper only: openings that went wrong since the last that did not
-	retry    time.Duration // keeper only: on the boottime clock, not before then
-	stuck    int           // keeper only: endings that went wrong since the last that did not
-	again    time.Duration // keeper only: as retry, for the next try to end it
+	standing bool           // keeper only: something of it may exist in systemd or /run
+	end      deadline       // keeper only: of the window
+	last     deadline       // keeper only: of what runs: end, or later when another grant carries it on
+	armed    statement.Time // keeper only: last, once unit and reapers were read back; 0: not by this agent
+	failures int            // keeper only: openings that went wrong since the last that did not
+	retry    time.Duration  // keeper only: on the boottime clock, not before then
+	stuck    int            // keeper only: endings that went wrong since the last that did not
+	again    time.Duration  // keeper only: as retry, for the next try to end it
 }
 
-// opened is what stands on this machine for a grant.
+// proof is what a dossier proves under one policy revision: callers prove all again when that changes.
+type proof struct {
+	dossier broker.Dossier
+	grant   broker.Grant   // as it is on this host; set when refused is nil
+	whole   statement.Time // when the grant ends where no eligibility cuts it: what its certificates are made for
+	refused error          // why it proves no grant under the current policy
+}
+
+// opened is what stands on this machine for a grant. What may start ends at end, what runs at last.
 type opened struct {
-	place Place
-	end   deadline
-	as    broker.Grant // what reaper and sudoers were made from
+	place     Place
+	end, last deadline
+	as        broker.Grant // what sudoers were made from
 }
 
 // over reports whether nothing may ever start under the entry again.
@@ -49,9 +57,10 @@ func (e *entry) over(now statement.Time) bool {
 	return e.ended != nil || e.refused == nil && now >= e.grant.Until
 }
 
-// prove judges the dossier under a policy. A proof is good for one policy revision: callers prove all again when it changes.
-func (e *entry) prove(chain policy.Chain) {
-	e.grant, e.refused = broker.Prove(chain, e.dossier)
+// prove judges a dossier under a policy, for a host.
+func prove(chain policy.Chain, d broker.Dossier, h broker.Host) proof {
+	g, err := broker.Prove(chain, d)
+	return proof{dossier: d, grant: g.On(h), whole: g.Until, refused: err}
 }
 
 // elsewhere reports why a grant is not for this host at all, at whatever time: the rule's own words, asked at the
@@ -113,8 +122,7 @@ func newLedger(c contents, h heard) *ledger {
 
 // judge makes the entry of a dossier under what is known now. The caller holds mu, at least for reading, or is alone.
 func (l *ledger) judge(d broker.Dossier) *entry {
-	e := &entry{dossier: d}
-	e.prove(l.chain)
+	e := &entry{proof: prove(l.chain, d, l.host)}
 	if t, dead := l.ended[d.Request.Hash()]; dead {
 		e.ended = &t
 	}
@@ -152,6 +160,7 @@ func (l *ledger) snapshot(now statement.Time) snapshot {
 type view struct {
 	*entry
 	broker.Grant
+	certified statement.Time // until when certificates for it are made
 }
 
 // grants returns the grants that prove and were not ended, those that lapse first in front.
@@ -161,7 +170,7 @@ func (l *ledger) grants() []view {
 	var found []view
 	for _, e := range l.entries {
 		if e.refused == nil && e.ended == nil {
-			found = append(found, view{e, e.grant})
+			found = append(found, view{e, e.grant, e.whole})
 		}
 	}
 	slices.SortFunc(found, func(a, b view) int {
@@ -186,7 +195,7 @@ func (l *ledger) named(stem broker.Stem) (view, error) {
 	case e.refused != nil:
 		return view{}, fmt.Errorf("grant %s: %w", stem.Grant(), e.refused)
 	}
-	return view{e, e.grant}, nil
+	return view{e, e.grant, e.whole}, nil
 }
 
 var errClockBehind = errors.New("this machine's clock is behind the newest time it has seen: set it right (or, if that time was wrong, remove floor from the spool)")

@@ -46,6 +46,12 @@ func (a *Agent) recover(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	a.extending = a.ledger.extensions()
+	for _, stem := range stems {
+		if e := a.ledger.entries[stem]; e != nil {
+			e.standing = true
+		}
+	}
 	var errs []error
 	for _, stem := range stems {
 		errs = append(errs, a.adopt(ctx, stem))
@@ -114,7 +120,8 @@ func (a *Agent) adopt(ctx context.Context, stem broker.Stem) error {
 	e := a.ledger.entries[stem]
 	end, why := a.standsUntil(e)
 	if why == nil {
-		e.standing, e.end = true, end
+		e.end = end
+		e.last, _ = a.lasts(e.grant, end)
 		return a.adoptSessions(ctx, stem)
 	}
 	a.Log.Warn("ending what stands without a live grant", "grant", stem.Grant(), "why", why)
@@ -124,28 +131,32 @@ func (a *Agent) adopt(ctx context.Context, stem broker.Stem) error {
 	if err := a.end(ctx, stem, e); err != nil {
 		return fmt.Errorf("grant %s is over and could not be ended: %w", stem.Grant(), err)
 	}
+	e.standing = false
 	return nil
 }
 
-// standsUntil returns when what stands for a grant must end, or why it must go now. A record that cannot be read is an
-// end: nobody knows how long the window has been open.
+// standsUntil returns when the window of a grant that something stands for ends, or why that must go now: it does not when
+// an extension carries what runs. A record that cannot be read is an end: nobody knows how long the window has been open.
 func (a *Agent) standsUntil(e *entry) (deadline, error) {
 	switch {
 	case e == nil:
 		return deadline{}, errors.New("no dossier of it is known")
-	case e.ended != nil:
+	case e.ended != nil && e.ended.How != endedByLapse:
 		return deadline{}, fmt.Errorf("it was ended by %s", e.ended.How)
 	case e.refused != nil:
 		return deadline{}, e.refused
 	}
 	end, err := a.deadlineOf(e.grant)
-	if err == nil && a.Clock.remaining(end) <= 0 {
-		err = errors.New("its window is over")
+	if err == nil && a.Clock.remaining(end) > 0 && e.ended == nil {
+		return end, elsewhere(e.grant, a.ledger.host)
 	}
-	if err != nil {
-		return deadline{}, errors.Join(err, a.entomb(e, endedByLapse))
+	if kept := a.entomb(e, endedByLapse); err != nil || kept != nil {
+		return deadline{}, errors.Join(err, kept)
 	}
-	return end, elsewhere(e.grant, a.ledger.host)
+	if last, by := a.lasts(e.grant, end); by.entry != nil && a.Clock.remaining(last) > 0 {
+		return end, elsewhere(e.grant, a.ledger.host)
+	}
+	return deadline{}, errors.New("its window is over")
 }
 
 // adoptSessions sees that no number of a session that runs is given again, and ends what no record tells the grants of: its

@@ -19,7 +19,7 @@ import (
 )
 
 // session is one login or sudo run: the processes in sub-cgroup s-<N> of Stem's unit. It ends with the first of
-// Grants, and lives in Stem's unit because Stem lapses first.
+// Grants, and lives in Stem's unit because what runs under Stem ends first.
 type session struct {
 	N       uint64            `json:"n"`
 	Stem    broker.Stem       `json:"stem"`
@@ -174,6 +174,17 @@ func (r *sessions) record(n uint64) error {
 		return err
 	}
 	return writeRun(filepath.Join(r.dir, s.name()+".json"), data)
+}
+
+// moved notes that a session lives in another unit now.
+func (r *sessions) moved(n uint64, stem broker.Stem) error {
+	r.mu.Lock()
+	if s, known := r.all[n]; known {
+		s.Stem = stem
+		r.all[n] = s
+	}
+	r.mu.Unlock()
+	return r.record(n)
 }
 
 // begin notes that a waiting session has begun, and as whom. The caller owes it a record.

@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"slices"
@@ -108,7 +109,9 @@ func (a *Agent) place(grants []view, s session, p *peer) ruling {
 			return deny(fmt.Errorf("grant %s ended at this moment: try again", v.ID), "")
 		}
 	}
-	v := grants[0]
+	v := slices.MinFunc(grants, func(x, y view) int {
+		return cmp.Compare(a.Clock.remaining(x.opened.last), a.Clock.remaining(y.opened.last))
+	})
 	s.Stem, s.Opened = v.Stem, a.Clock.now()
 	for _, v := range grants {
 		s.Grants = append(s.Grants, v.Stem)
@@ -121,7 +124,7 @@ func (a *Agent) place(grants []view, s session, p *peer) ruling {
 		a.sessions.hungUp(s.N)
 		return deny(fmt.Errorf("grant %s: session not placed: %w", v.ID, err), "")
 	}
-	return ruling{allow: true, left: a.Clock.remaining(v.opened.end), grant: v.Stem, placed: s, then: func() { a.placed(v, s, p) }}
+	return ruling{allow: true, left: a.Clock.remaining(v.opened.last), grant: v.Stem, placed: s, then: func() { a.placed(v, s, p) }}
 }
 
 // placed is what a start still owes when its answer is given: it must not wait for it, and needs it only should the

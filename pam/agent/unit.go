@@ -19,14 +19,15 @@ import (
 // Window is what a grant's unit and reaper are made from.
 type Window struct {
 	Stem      broker.Stem
-	Until     statement.Time // the reaper's calendar
-	Remaining time.Duration  // the reaper's stopwatch; > 0
+	Until     statement.Time // when what runs ends: the reapers' calendar
+	Remaining time.Duration  // the reapers' stopwatch; > 0
+	Most      time.Duration  // the longest that an extension may ever make of it
 	Remove    []string       // absolute paths of files that end with the window
 }
 
-// Systemd holds grants' processes in PID 1's own units: pim-g-<stem>.service with a pause process, and a transient
-// timer pim-g-<stem>-end.timer whose service kills everything in it. Once Open has returned, nothing of ours needs to
-// live for the window to end. Every call makes its own connection to /run/systemd/private, so neither dbus-daemon's
+// Systemd holds grants' processes in PID 1's own units: pim-g-<stem>.service with a pause process, and two transient timers,
+// pim-g-<stem>-end.timer and a moment later -last.timer, whose services kill everything in it: one stands armed while the
+// other is armed anew. Once Open has returned, nothing of ours needs to live for the window to end. Every call makes its own connection to /run/systemd/private, so neither dbus-daemon's
 // death nor daemon-reexec is felt.
 type Systemd struct {
 	Trees     []Tree
@@ -37,16 +38,29 @@ type Systemd struct {
 }
 
 const (
-	unitTimeout  = 5 * time.Second
-	reaperSuffix = "-end"
-	// spare is how much later than the reaper the unit's own RuntimeMaxSec strikes: the third clock.
-	spare = 2 * time.Second
+	unitTimeout = 5 * time.Second
+	// spare is how much later than the first reaper the second strikes.
+	spare statement.Seconds = 2
 	// tolerance is how far a read-back stopwatch may lie behind the asked one: the time it took to arm it.
 	tolerance = time.Second
 )
 
-func reaper(stem broker.Stem, kind string) string {
-	return stem.Principal() + reaperSuffix + "." + kind
+// reapers are what ends a unit. The later one is armed first.
+var reapers = []reaper{{"-last", spare}, {"-end", 0}}
+
+// reaper is one of them: its name, and how much after the end it strikes.
+type reaper struct {
+	suffix string
+	after  statement.Seconds
+}
+
+func (r reaper) timer(stem broker.Stem) string   { return stem.Principal() + r.suffix + ".timer" }
+func (r reaper) service(stem broker.Stem) string { return stem.Principal() + r.suffix + ".service" }
+
+// of is the window as far as the reaper is concerned.
+func (r reaper) of(w Window) Window {
+	w.Until, w.Remaining = w.Until.Add(r.after), w.Remaining+r.after.Std()
+	return w
 }
 
 func property(name string, value any) sd.Property {
@@ -55,8 +69,8 @@ func property(name string, value any) sd.Property {
 
 func micro(d time.Duration) uint64 { return uint64(d.Microseconds()) }
 
-// Open makes the grant's unit and arms its reaper, or adopts them when they stand, and returns the unit's place only
-// after both were read back and are what they must be.
+// Open makes the grant's unit and arms its reapers, or adopts them when they stand, and returns the unit's place only
+// after all were read back and are what they must be.
 func (s Systemd) Open(ctx context.Context, w Window) (Place, error) {
 	ctx, cancel := context.WithTimeout(ctx, unitTimeout)
 	defer cancel()
@@ -68,8 +82,10 @@ func (s Systemd) Open(ctx context.Context, w Window) (Place, error) {
 	if err := s.startUnit(ctx, c, w); err != nil {
 		return Place{}, err
 	}
-	if err := s.arm(ctx, c, w); err != nil {
-		return Place{}, err
+	for _, r := range reapers {
+		if err := s.arm(ctx, c, r, r.of(w)); err != nil {
+			return Place{}, err
+		}
 	}
 	return s.checkUnit(ctx, c, w)
 }
@@ -89,19 +105,19 @@ func (s Systemd) startUnit(ctx context.Context, c *sd.Conn, w Window) error {
 		property("Delegate", true),
 		property("KillMode", "control-group"),
 		property("TimeoutStopUSec", micro(time.Second)),
-		property("RuntimeMaxUSec", micro(w.Remaining+spare)),
-		property("OOMPolicy", "continue"), // one process out of memory does not end the others' sessions
+		property("RuntimeMaxUSec", micro(w.Most+spare.Std())), // it cannot be set anew while the unit runs (F6)
+		property("OOMPolicy", "continue"),                     // one process out of memory does not end the others' sessions
 		property("TasksMax", uint64(math.MaxUint64)),
 		property("CollectMode", "inactive-or-failed"),
 	}, nil)
 }
 
-// arm starts the reaper unless it already stands armed as it must.
-func (s Systemd) arm(ctx context.Context, c *sd.Conn, w Window) error {
-	if s.checkReaper(ctx, c, w) == nil {
+// arm starts a reaper unless it already stands armed as it must.
+func (s Systemd) arm(ctx context.Context, c *sd.Conn, r reaper, w Window) error {
+	if s.checkReaper(ctx, c, r, w) == nil {
 		return nil
 	}
-	timer, service := reaper(w.Stem, "timer"), reaper(w.Stem, "service")
+	timer, service := r.timer(w.Stem), r.service(w.Stem)
 	if state, err := activeState(ctx, c, timer); err != nil {
 		return err
 	} else if state != "inactive" {
@@ -124,7 +140,7 @@ func (s Systemd) arm(ctx context.Context, c *sd.Conn, w Window) error {
 	if err != nil {
 		return err
 	}
-	return s.checkReaper(ctx, c, w)
+	return s.checkReaper(ctx, c, r, w)
 }
 
 // reaperLines is what the reaper runs, in order: first nothing new may start, then what runs is killed. The second
@@ -156,8 +172,8 @@ func (s Systemd) reaperService(w Window) []sd.Property {
 }
 
 // checkReaper reads back that the timer waits for the right moment by both clocks and starts the right service.
-func (s Systemd) checkReaper(ctx context.Context, c *sd.Conn, w Window) error {
-	timer, service := reaper(w.Stem, "timer"), reaper(w.Stem, "service")
+func (s Systemd) checkReaper(ctx context.Context, c *sd.Conn, r reaper, w Window) error {
+	timer, service := r.timer(w.Stem), r.service(w.Stem)
 	state, err := activeState(ctx, c, timer)
 	if err != nil {
 		return err
@@ -226,7 +242,7 @@ func (s Systemd) Place(stem broker.Stem) (Place, bool) {
 	return place, err == nil
 }
 
-// Close kills everything in the grant's unit and, once nothing of it lives, takes its reaper away. A unit that is
+// Close kills everything in the grant's unit and, once nothing of it lives, takes its reapers away. A unit that is
 // not there is closed.
 func (s Systemd) Close(ctx context.Context, stem broker.Stem) error {
 	ctx, cancel := context.WithTimeout(ctx, unitTimeout)
@@ -245,11 +261,17 @@ func (s Systemd) Close(ctx context.Context, stem broker.Stem) error {
 	if err := s.killUnit(ctx, c, stem.Unit()); err != nil {
 		return fmt.Errorf("%s: %w", stem.Unit(), err)
 	}
-	timer := reaper(stem, "timer")
-	if state, err := activeState(ctx, c, timer); err != nil || state == "inactive" {
-		return err
+	for _, r := range reapers {
+		if state, err := activeState(ctx, c, r.timer(stem)); err != nil {
+			return err
+		} else if state == "inactive" {
+			continue
+		}
+		if err := stop(ctx, c, r.timer(stem)); err != nil {
+			return err
+		}
 	}
-	return stop(ctx, c, timer)
+	return nil
 }
 
 func (s Systemd) killUnit(ctx context.Context, c *sd.Conn, unit string) error {
@@ -273,7 +295,7 @@ func (s Systemd) killUnit(ctx context.Context, c *sd.Conn, unit string) error {
 	return stop(ctx, c, unit)
 }
 
-// Stems lists the grants that have a unit or a reaper, sorted.
+// Stems lists the grants that have a unit or a reaper armed, sorted.
 func (s Systemd) Stems(ctx context.Context) ([]broker.Stem, error) {
 	ctx, cancel := context.WithTimeout(ctx, unitTimeout)
 	defer cancel()
@@ -288,7 +310,10 @@ func (s Systemd) Stems(ctx context.Context) ([]broker.Stem, error) {
 	}
 	var stems []broker.Stem
 	for _, u := range units {
-		name := strings.TrimSuffix(u.Name, reaperSuffix+".timer")
+		name := strings.TrimSuffix(u.Name, ".timer")
+		for _, r := range reapers {
+			name = strings.TrimSuffix(name, r.suffix)
+		}
 		stem, err := broker.ParsePrincipal(strings.TrimSuffix(name, ".service"))
 		if err == nil && u.LoadState != "not-found" {
 			stems = append(stems, stem)
