@@ -65,7 +65,9 @@ func (s *State) spend(g Grant) {
 	key := spender{g.Person, g.Role}
 	held := &spent{Person: g.Person, Role: g.Role}
 	if before := s.spent[key]; before != nil {
-		held.Spans = slices.DeleteFunc(slices.Clone(before.Spans), func(one span) bool { return one.Until <= s.now.Add(-policy.MaxPer) })
+		held.Spans = slices.DeleteFunc(slices.Clone(before.Spans), func(one span) bool {
+			return one.Until <= max(one.From, s.now.Add(-policy.MaxPer)) // past, or nothing was used of it
+		})
 	}
 	held.Spans = append(held.Spans, span{g.ID, g.From, g.Until})
 	s.count(held)

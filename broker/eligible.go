@@ -11,9 +11,14 @@ import (
 // begins is the earliest moment at which what was asked can begin.
 func (a asked) begins() statement.Time { return max(a.Created, a.At) }
 
-// eligibleAt returns what makes the asker eligible at from, on any host, and when the last of it ends.
+// eligibleAt returns what makes the asker eligible at from, on any host, and when the last of it ends. Who is active has what
+// nobody else approved for as long as they are active, and no longer.
 func eligibleAt(doc *policy.Document, a asked, from statement.Time) (entries []policy.Eligibility, last statement.Time) {
-	for _, e := range doc.Entries(a.Person, a.Role) {
+	all := doc.Entries(a.Person, a.Role)
+	if doc.ActiveFor(a.Person, a.Role, a.Hosts, a.begins()) {
+		all = doc.Actives(a.Person, a.Role)
+	}
+	for _, e := range all {
 		if from < e.From || e.Until != 0 && from >= e.Until {
 			continue
 		}

@@ -222,6 +222,15 @@ func TestAnActiveAssignmentNeedsNobodyElse(t *testing.T) {
 	if r := sc.find(p); r.Grant == nil || !r.Grant.Alarm {
 		t.Fatalf("%+v", r.Grant)
 	}
+	if r := sc.find(p); sc.livesUntil(r, at("db1")) != sc.now.Add(1800) {
+		t.Error("it is not as long as she asked")
+	}
+	sc.now = dawn.Add(3000)
+	late := sc.asks("alice", "db-admin", "db1")
+	sc.must(late) // she is eligible for longer, but nobody approved that
+	if until := sc.livesUntil(sc.find(late), at("db1")); until != dawn.Add(3600) {
+		t.Errorf("it outlives the assignment: until %s", until)
+	}
 	refusedFor(t, sc, Denied, sc.asks("alice", "db-admin", "db1", "db2"), "enrolled no second factor") // not all of it was approved beforehand
 	refusedFor(t, sc, Denied, sc.asks("erin", "db-admin", "db1"), "enrolled no second factor")
 	sc.now = dawn.Add(3601)

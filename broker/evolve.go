@@ -3,6 +3,7 @@ package broker
 import (
 	"slices"
 
+	"pim-ssh/broker/policy"
 	"pim-ssh/broker/statement"
 )
 
@@ -208,7 +209,7 @@ func (s *State) refresh(r *Request) {
 }
 
 func (s *State) file(e *RequestFiled) {
-	s.list(&Request{ID: e.Request, Index: e.Index, FiledAt: e.At, State: StatePending, Dossier: Dossier{Request: e.Proof}, More: e.Judged.more()})
+	s.list(&Request{ID: e.Request, Index: e.Index, FiledAt: e.At, State: StatePending, Dossier: Dossier{Request: e.Proof}, More: e.Judged.more(), Coded: s.chain.Current().Roles[e.Role].Factors.Ask == policy.TOTP})
 	s.judge(e.Person, e.Judged.Code)
 }
 

@@ -133,3 +133,26 @@ func TestAnOperatorDoesNotResetTheirOwnFactor(t *testing.T) {
 	sc.must(sc.enrolsFactor("dave", "123456", ""), judging(right(100)))
 	refusedFor(t, sc, Denied, sc.resetsFactor("dave", "dave"), "nobody resets their own")
 }
+
+// A request that was filed before the role wanted a code does not open without one, whoever approves it and whatever the policy.
+func TestThreatMFAWhatWasAskedEarlierIsHeldToTheCodeToo(t *testing.T) {
+	for name, approvals := range map[string]policy.Approvals{
+		"approved afterwards": {Count: 1, From: []policy.Name{"approvers"}}, "needing nobody any more": {None: true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			sc := limited(t, func(*policy.Document, *policy.Role) {})
+			p := sc.asks("alice", "db-admin", "db1")
+			sc.must(p)
+			sc.must(sc.revises(changeRole("db-admin", func(r *policy.Role) {
+				r.Factors.Ask, r.Approvals, r.PlainKey = policy.TOTP, approvals, approvals.None
+			})))
+			if approvals.None {
+				if sc.find(p).Grant != nil {
+					t.Error("the policy opened it")
+				}
+				return
+			}
+			refusedFor(t, sc, Denied, sc.approves("bob", p), "was asked without a code")
+		})
+	}
+}

@@ -104,6 +104,16 @@ func (o oracle) approves(p oraclePart, y oracleYes) bool {
 	return false
 }
 
+// isActive reports whether the stewards have approved all of it beforehand.
+func (o oracle) isActive(a oracleAsk) bool {
+	for _, host := range a.hosts {
+		if !o.covers(o.active, a.person, host, max(0, a.at)) {
+			return false
+		}
+	}
+	return true
+}
+
 // opens says when the request becomes a grant: -1 never.
 func (o oracle) opens(a oracleAsk) int {
 	places := []oraclePart{}
@@ -113,11 +123,7 @@ func (o oracle) opens(a oracleAsk) int {
 		}
 	}
 	begins := max(0, a.at)
-	active := true
-	for _, host := range a.hosts {
-		active = active && o.covers(o.active, a.person, host, begins)
-	}
-	if active || o.none {
+	if o.isActive(a) || o.none {
 		return begins
 	}
 	for now := 0; now <= 100; now++ {
@@ -148,6 +154,9 @@ func (o oracle) says(a oracleAsk) map[string]string {
 	}
 	fits := o.ticket == "" || len(a.ticket) == len(o.ticket)+1 && a.ticket[:len(o.ticket)] == o.ticket && a.ticket[len(o.ticket)] >= '0' && a.ticket[len(o.ticket)] <= '9'
 	entries := append(slices.Clone(o.eligible), o.active...)
+	if o.isActive(a) {
+		entries = o.active
+	}
 	for _, host := range hosts {
 		if from < 0 || len(a.reason) < o.least || !fits || !o.covers(entries, a.person, host, from) {
 			continue

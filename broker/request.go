@@ -32,6 +32,7 @@ type Request struct {
 	Issued   []Issued         `json:"issued"`
 	Waiting  bool             `json:"waiting,omitzero"` // its window is to begin later, and it is judged again then
 	More     int              `json:"more,omitzero"`    // approvals that a hook demands beside the role's own
+	Coded    bool             `json:"coded,omitzero"`   // it was asked with a code, or soon after one
 
 	Body    statement.Request `json:"-"` // what Dossier.Request says
 	decided []decided         // in the order filed
@@ -311,6 +312,14 @@ func (t *turn) stillPending(r *Request) error {
 	}
 }
 
+// coded holds what was asked under an earlier policy to the code that the newest one demands.
+func (t *turn) coded(w weighed) error {
+	if r := t.s.requests[w.asked.stem()]; r == nil || r.Coded || w.role.Factors.Ask != policy.TOTP || w.unapproved() && !w.role.Unapproved() {
+		return nil
+	}
+	return Refuse(Denied, "pim-ssh request "+string(w.asked.Role)+" --totp CODE", "%s was asked without a code, and role %s wants one now", w.asked.stem().Request(), w.asked.Role)
+}
+
 // open appends the grant that a dossier with a full quorum proves, and one certificate for each key it names.
 func (t *turn) open(w weighed, d Dossier, by statement.Hash) error {
 	g, err := w.grant(t.chain, d.Certificates)
@@ -321,6 +330,9 @@ func (t *turn) open(w weighed, d Dossier, by statement.Hash) error {
 		return Refuse(Expired, "pim-ssh request "+string(g.Role), "the window of %s was over at %s", g.ID, g.Until)
 	}
 	if err := t.affords(g.Person, g.Role, w.role, g.Until.Sub(g.From)); err != nil {
+		return err
+	}
+	if err := t.coded(w); err != nil {
 		return err
 	}
 	t.add(&GrantOpened{By: by, Grant: g})

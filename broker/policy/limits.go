@@ -130,7 +130,12 @@ func (d *Document) Entries(person statement.Person, name statement.RoleName) []E
 	if d.means(role.Eligible, person) {
 		entries = append(entries, Eligibility{Who: Name(person)})
 	}
-	return append(append(entries, d.entries(role.Dated, person)...), d.entries(role.Active, person)...)
+	return append(append(entries, d.entries(role.Dated, person)...), d.Actives(person, name)...)
+}
+
+// Actives returns what makes a person active in a role.
+func (d *Document) Actives(person statement.Person, name statement.RoleName) []Eligibility {
+	return d.entries(d.Roles[name].Active, person)
 }
 
 func (d *Document) entries(all []Eligibility, person statement.Person) []Eligibility {
@@ -139,7 +144,7 @@ func (d *Document) entries(all []Eligibility, person statement.Person) []Eligibi
 
 // ActiveFor reports whether the stewards have approved beforehand what a person asks: on every one of the hosts, at from.
 func (d *Document) ActiveFor(person statement.Person, name statement.RoleName, hosts []statement.HostName, from statement.Time) bool {
-	entries := d.entries(d.Roles[name].Active, person)
+	entries := d.Actives(person, name)
 	for _, host := range hosts {
 		if !slices.ContainsFunc(entries, func(e Eligibility) bool { return e.Covers(host, nil, from) }) {
 			return false

@@ -97,7 +97,14 @@ func newTrioOn(t *testing.T, dir, build string) *trio {
 		b.config = write(t, dir, string(name)+".yaml", fmt.Sprintf("dir: %s\nlisten: %s\n", b.dir, b.address))
 		r.all[name] = b
 	}
-	r.world = forger.New(t, func(doc *policy.Document) { doc.Brokers = listed })
+	r.world = forger.New(t, func(doc *policy.Document) {
+		doc.Brokers = listed
+		if build != os.Args[0] { // an older one may know documents of version 1 only
+			web := doc.Roles["web-deploy"]
+			web.PlainKey = false
+			doc.V, doc.Roles["web-deploy"] = 1, web
+		}
+	})
 	r.file = r.chainFile(dir, r.world.Chain)
 	for _, name := range r.names {
 		if out, err := r.program(name, "bootstrap", r.file, "--dir", r.all[name].dir).CombinedOutput(); err != nil {

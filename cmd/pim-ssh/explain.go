@@ -221,7 +221,7 @@ func (c *contact) explainHost(name statement.HostName, who statement.Person, hos
 			continue
 		}
 		q := c.inquire(who, statement.RoleName(role), name, hosts)
-		says := []string{strings.Join(gives(q.role), "; "), strings.Join(quorum(doc, q.name, who), "; ")}
+		says := []string{strings.Join(gives(q.role), "; "), strings.Join(inWords(doc, q.name, who), "; ")}
 		e.Rules = append(e.Rules, ruling{Rule: role, Says: says, By: everyJudge, Stops: q.eligible().Stops})
 		if q.eligible().Stops == "" {
 			e.Next = append(e.Next, fmt.Sprintf("pim-ssh request %s@%s --for %s --why \"…\"", role, name, span(q.role.Default)))

@@ -31,8 +31,8 @@ func within(hours policy.Hours, now time.Time) (inside bool, local string, err e
 	return inside, there.Format("Mon 15:04"), nil
 }
 
-// weekly says a role's hours in words: "mon-fri 08:00-18:00, sat 10:00-12:00 in Europe/Berlin".
-func weekly(hours policy.Hours) string {
+// weekInWords says a role's hours in words: "mon-fri 08:00-18:00, sat 10:00-12:00 in Europe/Berlin".
+func weekInWords(hours policy.Hours) string {
 	var said []string
 	for i := 0; i < len(hours.Weekly); {
 		last := i

@@ -47,8 +47,8 @@ func (r reading) standsIn(p pin) statement.Time {
 	return 0
 }
 
-// quorum says in words what a role needs before it opens, leaving the one who asks out.
-func quorum(doc *policy.Document, name statement.RoleName, asker statement.Person) []string {
+// inWords says in words what a role needs before it opens, leaving the one who asks out.
+func inWords(doc *policy.Document, name statement.RoleName, asker statement.Person) []string {
 	role := doc.Roles[name]
 	if role.Approvals.None {
 		return []string{"no approval"}

@@ -63,7 +63,7 @@ func (y *yamlText) role(r policy.Role) {
 		y.line(3, "- {as: %s, commands: %s}", quoted(rule.As), list(rule.Commands))
 	}
 	y.line(2, "eligible: %s", eligible(r))
-	y.line(2, "approvals: %s", quorum(r))
+	y.line(2, "approvals: %s", quorumWritten(r))
 	y.line(2, "longest: %s", oneUnit(r.Longest))
 	y.line(2, "default: %s", oneUnit(r.Default))
 	y.line(2, "pending: %s", oneUnit(r.Pending))

@@ -40,7 +40,7 @@ func (y *yamlText) limits(r policy.Role) {
 		y.line(2, "budget: %s per %s", oneUnit(r.Budget.Time), oneUnit(r.Budget.Per))
 	}
 	if r.Hours != nil {
-		y.line(2, "hours: {zone: %s, weekly: %s}", quoted(r.Hours.Zone), list(weekly(r.Hours.Weekly)))
+		y.line(2, "hours: {zone: %s, weekly: %s}", quoted(r.Hours.Zone), list(weeklyWritten(r.Hours.Weekly)))
 	}
 	if len(r.Networks) > 0 {
 		y.line(2, "networks: %s", list(r.Networks))
@@ -84,8 +84,8 @@ func entry(e policy.Eligibility) string {
 	return said + "}"
 }
 
-// quorum writes what a request needs.
-func quorum(r policy.Role) string {
+// quorumWritten writes what a request needs.
+func quorumWritten(r policy.Role) string {
 	if r.Approvals.None {
 		return "none"
 	}
@@ -113,8 +113,8 @@ func factors(f policy.Factors) string {
 	return "{" + strings.Join(said, ", ") + "}"
 }
 
-// weekly writes spans; one that only signed JSON can say, of more than a day, is written day by day.
-func weekly(spans []policy.Span) []string {
+// weeklyWritten writes spans; one that only signed JSON can say, of more than a day, is written day by day.
+func weeklyWritten(spans []policy.Span) []string {
 	const day = 24 * 60
 	var written []string
 	for _, span := range spans {

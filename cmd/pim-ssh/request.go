@@ -154,18 +154,14 @@ func (w wish) patience(most statement.Seconds) (time.Duration, error) {
 
 // askOrResume asks, unless the person has asked for the same before and nobody has decided yet.
 func (c *contact) askOrResume(ctx context.Context, body statement.Request, w wish) error {
-	same, err := c.pendingFor(ctx, body.Role, body.Hosts)
-	if err != nil {
-		return err
-	}
-	if same != nil {
+	if same, err := c.pendingFor(ctx, body.Role, body.Hosts); err == nil && same != nil {
 		return c.resume(ctx, *same, w)
 	}
 	if err := c.affordable(ctx, body); err != nil {
 		return err
 	}
 	c.ending(body.Role)
-	err = c.ask(ctx, body, w)
+	err := c.ask(ctx, body, w)
 	if broker.KindOf(err) != broker.Conflict {
 		return err
 	}

@@ -49,7 +49,7 @@ func (q inquiry) rulings() []ruling {
 		ruling{Rule: "longest", Says: []string{span(q.role.Longest)}},
 		ruling{Rule: "default", Says: []string{span(q.role.Default)}},
 		ruling{Rule: "pending", Says: []string{"an unanswered request expires after " + span(q.role.Pending)}},
-		ruling{Rule: "approvals", Says: quorum(q.doc, q.name, q.who)},
+		ruling{Rule: "approvals", Says: inWords(q.doc, q.name, q.who)},
 		q.factor(), q.presence(), q.words(), q.ticket(), q.budget(), q.hours(), q.networks(), q.hook(),
 		ruling{Rule: "offline", Says: []string{offline(q.role.Offline)}},
 	)
@@ -198,7 +198,7 @@ func (q inquiry) hours() ruling {
 	if q.role.Hours == nil {
 		return ruling{}
 	}
-	r := ruling{Rule: "hours", By: onlyBroker, Says: []string{weekly(*q.role.Hours)}}
+	r := ruling{Rule: "hours", By: onlyBroker, Says: []string{weekInWords(*q.role.Hours)}}
 	inside, local, err := within(*q.role.Hours, q.now())
 	switch {
 	case err != nil:
