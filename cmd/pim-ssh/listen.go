@@ -14,12 +14,13 @@ type ear struct {
 	*contact
 	heard     *uint64     // log index after which the stream goes on
 	stream    *api.Stream // nil while none is open
+	past      bool        // what is said before the first beat happened before anybody listened
 	lookAgain time.Time
 }
 
 // listening begins after a log index; nil is the beginning.
 func (c *contact) listening(after *uint64) *ear {
-	return &ear{contact: c, heard: after, lookAgain: c.now().Add(time.Minute)}
+	return &ear{contact: c, heard: after, past: after == nil, lookAgain: c.now().Add(time.Minute)}
 }
 
 // nextWord waits for the next event of the person. A stream that breaks is opened again after a pause with jitter. When the
@@ -37,7 +38,11 @@ func (e *ear) nextWord(ctx context.Context) error {
 			e.heard, e.stream = e.stream.Position(), nil
 			return pause(ctx, err)
 		}
-		if len(frame.Event) > 0 || e.overdue() {
+		if e.past && frame.Beat == 0 {
+			continue
+		}
+		if e.past || len(frame.Event) > 0 || e.overdue() {
+			e.past = false
 			return nil
 		}
 	}
