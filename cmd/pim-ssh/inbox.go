@@ -170,6 +170,3 @@ func (c *contact) catchUp(ctx context.Context) error {
 	c.pin, err = c.forward(c.pin, shown)
 	return err
 }
-
-// otherItems is what waits for the person beside requests.
-func (c *contact) otherItems(context.Context) ([]item, error) { return nil, nil }
