@@ -83,7 +83,10 @@ func (c *contact) waitingItems(ctx context.Context) ([]item, error) {
 		return nil, err
 	}
 	more, err := c.otherItems(ctx)
-	return append(items, more...), err
+	if err != nil && ctx.Err() == nil {
+		c.term.Warn("reviews and renewals are left out: %s", err)
+	}
+	return append(items, more...), nil
 }
 
 func (c *contact) requestItems(ctx context.Context) ([]item, error) {

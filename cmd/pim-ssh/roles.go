@@ -68,7 +68,7 @@ func (c *contact) roles(ctx context.Context, all bool) error {
 	}
 	views, err := client.Roles(ctx)
 	if err != nil {
-		return err
+		c.term.Warn("what is used of budgets is left out: %s", err)
 	}
 	var rows [][]string
 	for _, name := range roleNames(c.chain.Current()) {
