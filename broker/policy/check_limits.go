@@ -34,6 +34,9 @@ func (c *checker) limits(path []string, name statement.RoleName, role Role) {
 	if b := role.Budget; b != (Budget{}) && (b.Time < 1 || b.Per <= b.Time || b.Per > MaxPer) {
 		c.say(below(path, "budget"), "must be such as 8h per 7d: a time, then a longer one of at most 30d")
 	}
+	if b := role.Budget; b.Time > 0 && b.Time < role.Default {
+		c.say(below(path, "budget"), "of %s is less than the default of %s: nobody who names no duration could get it", duration(b.Time), duration(role.Default))
+	}
 	if role.Emergency && role.Approvals.None {
 		c.say(below(path, "emergency"), "needs approvals: who they name reviews afterwards what was done")
 	}

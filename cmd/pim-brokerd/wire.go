@@ -145,11 +145,13 @@ func (m *member) run(told context.Context, node *cluster.Node, ready func() erro
 	record := &effect.Record{Dir: m.record, Key: m.secrets.log, Events: node, Log: m.log}
 	server := edge.New(edge.Config{Cluster: node, Peer: m, Peers: m.calls, Member: m, CA: m.secrets.ca, Seeds: m.secrets.private, Record: record.Read, Now: clock, Random: rand.Reader, Log: m.log})
 	sweep := &effect.Sweep{Cluster: leading{node}, Now: clock, Every: sweepEvery, Log: m.log}
+	alarm := &effect.Alarm{Events: node, Now: clock, Log: m.log}
 	parts := []func() error{
 		func() error { return m.front.Run(ctx) },
 		func() error { return server.Serve(ctx, m.front.HTTP()) },
 		func() error { sweep.Run(ctx); return nil },
 		func() error { record.Run(ctx); return nil },
+		func() error { alarm.Run(ctx); return nil },
 		func() error { return m.announce(ctx, node, ready) },
 		func() error { m.status(ctx, node); return nil },
 		func() error { return stopped(ctx, node) },

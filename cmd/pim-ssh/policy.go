@@ -15,7 +15,7 @@ import (
 
 func policyCommand(d *desk) *cobra.Command {
 	cmd := &cobra.Command{Use: "policy", Short: "write, sign and publish who may what"}
-	cmd.AddCommand(policyInitCommand(d), policyCheckCommand(d), policySignCommand(d), policyApplyCommand(d), policyShowCommand(d), policyLogCommand(d))
+	cmd.AddCommand(policyInitCommand(d), policyCheckCommand(d), policyDiffCommand(d), policyTestCommand(d), policySignCommand(d), policyApplyCommand(d), policyShowCommand(d), policyLogCommand(d))
 	return family(cmd)
 }
 
@@ -89,33 +89,6 @@ roles:
     pending: 24h                              # an unanswered request lives this long
     offline: {grace: 15m}                     # how long a cut-off host goes on starting: strict, grace or window
 `
-
-// policyCheckJSON is what policy check prints with -o json.
-type policyCheckJSON struct {
-	File   string `json:"file"`
-	People int    `json:"people"`
-	Roles  int    `json:"roles"`
-}
-
-func policyCheckCommand(d *desk) *cobra.Command {
-	return &cobra.Command{
-		Use:   "check FILE",
-		Short: "say everything that is wrong with a policy.yaml",
-		Args:  one("FILE", "pim-ssh policy check policy.yaml"),
-		RunE: func(_ *cobra.Command, args []string) error {
-			file, err := readPolicyFile(args[0])
-			if err != nil {
-				return err
-			}
-			people, roles := len(file.Document.People), len(file.Document.Roles)
-			if d.json() {
-				return d.term.JSON(policyCheckJSON{args[0], people, roles})
-			}
-			d.term.Say("%s is sound: %d people, %d roles; sign it with: pim-ssh policy sign %s", args[0], people, roles, args[0])
-			return nil
-		},
-	}
-}
 
 func readPolicyFile(path string) (policyfile.File, error) {
 	text, err := os.ReadFile(path)

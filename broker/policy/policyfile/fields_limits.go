@@ -42,7 +42,7 @@ func items[T any](r *reader, n ast.Node, what, shape string, one func(ast.Node) 
 		return nil
 	}
 	if len(sequence.Values) == 0 {
-		r.say(where(n), "%s is empty: leave it out", what)
+		r.say(where(n), "%s is empty: want at least one", what)
 	}
 	var list []T
 	for _, item := range sequence.Values {

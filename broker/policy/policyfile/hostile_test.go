@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -153,28 +154,84 @@ func withoutDefaults(text string) string {
 	return strings.Join(kept, "")
 }
 
-// TestManualNamesEveryField holds policy.yaml(5) to the fields that are read: each enforced one has its entry.
+// TestManualNamesEveryField holds policy.yaml(5) to the fields that are read: each has an entry, with an example, and no other has.
 func TestManualNamesEveryField(t *testing.T) {
+	told := manualEntries(t, "DESCRIPTION")
+	for name, text := range told {
+		if !strings.Contains(text, ".Dl ") {
+			t.Errorf("policy.yaml(5) gives no example of %s", name)
+		}
+		if !strings.Contains(text, "Default") && !strings.Contains(text, "Required") && !slices.Contains([]string{"names", "labels", "grace"}, name) {
+			t.Errorf("policy.yaml(5) says neither that %s is required nor what its default is", name)
+		}
+	}
+	sameNames(t, told, fieldNames(t, "fields.go", "fields_limits.go"), 40)
+}
+
+// TestManualNamesEveryFieldOfScenarios likewise.
+func TestManualNamesEveryFieldOfScenarios(t *testing.T) {
+	sameNames(t, manualEntries(t, "SCENARIOS"), fieldNames(t, "scenarios.go"), 18)
+}
+
+// manualEntries are the fields that a section of policy.yaml(5) has an entry for, with what it says.
+func manualEntries(t *testing.T, section string) map[string]string {
+	t.Helper()
 	manual, err := os.ReadFile("../../../packaging/man/policy.yaml.5")
 	if err != nil {
 		t.Fatal(err)
 	}
-	names := fieldNames(t)
-	if len(names) < 40 {
+	_, text, found := strings.Cut(string(manual), "\n.Sh "+section+"\n")
+	if !found {
+		t.Fatalf("policy.yaml(5) has no section %s", section)
+	}
+	text, _, _ = strings.Cut(text, "\n.Sh ")
+	told := map[string]string{}
+	for _, entry := range strings.Split(text, "\n.It Cm ")[1:] {
+		name, text, _ := strings.Cut(entry, "\n")
+		told[name] = text
+	}
+	return told
+}
+
+func sameNames(t *testing.T, told map[string]string, names []string, least int) {
+	t.Helper()
+	if len(names) < least {
 		t.Fatalf("only %d fields found", len(names))
 	}
 	for _, name := range names {
-		if !strings.Contains(string(manual), "\n.It Cm "+name) {
+		if _, is := told[name]; !is {
 			t.Errorf("policy.yaml(5) has no entry for %s", name)
+		}
+	}
+	for name := range told {
+		if !slices.Contains(names, name) {
+			t.Errorf("policy.yaml(5) tells of %s, which nobody reads", name)
 		}
 	}
 }
 
+// TestManualMarksBrokersWord: what hosts cannot check is marked, and nothing else.
+func TestManualMarksBrokersWord(t *testing.T) {
+	manual, err := os.ReadFile("../../../packaging/man/policy.yaml.5")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var marked []string
+	for _, entry := range strings.Split(string(manual), "\n.It Cm ")[1:] {
+		if name, text, _ := strings.Cut(entry, "\n"); strings.Contains(text, "rokers' word") {
+			marked = append(marked, name)
+		}
+	}
+	if diff := cmp.Diff([]string{"second_factor", "budget", "hours", "networks", "hook"}, marked); diff != "" {
+		t.Errorf("-want +got\n%s", diff)
+	}
+}
+
 // fieldNames are the first strings of the tables of fields that are read.
-func fieldNames(t *testing.T) []string {
+func fieldNames(t *testing.T, files ...string) []string {
 	t.Helper()
 	var names []string
-	for _, file := range []string{"fields.go", "fields_limits.go"} {
+	for _, file := range files {
 		source, err := os.ReadFile(file)
 		if err != nil {
 			t.Fatal(err)

@@ -55,6 +55,11 @@ func Read(name string, text []byte) (policy.Document, error) {
 
 // Parse reads a policy.yaml and checks it by the policy's own rules. The name only stands in errors, which are Errors.
 func Parse(name string, text []byte) (File, error) {
+	file, _, err := parse(name, text)
+	return file, err
+}
+
+func parse(name string, text []byte) (File, ast.Node, error) {
 	r := &reader{name: name}
 	root := r.tree(text)
 	var file File
@@ -65,12 +70,30 @@ func Parse(name string, text []byte) (File, error) {
 		r.check(root, &file.Document)
 	}
 	if len(r.found) > 0 {
-		slices.SortStableFunc(r.found, func(a, b Error) int {
-			return cmp.Or(cmp.Compare(a.Line, b.Line), cmp.Compare(a.Column, b.Column))
-		})
-		return File{}, r.found
+		r.found.sort()
+		return File{}, nil, r.found
 	}
-	return file, nil
+	return file, root, nil
+}
+
+// ParseWarned is Parse, and says besides, with their places, what the file may say and its stewards may regret: every one of
+// policy's Warnings.
+func ParseWarned(name string, text []byte, now statement.Time) (File, Errors, error) {
+	file, root, err := parse(name, text)
+	if err != nil {
+		return File{}, nil, err
+	}
+	var warnings Errors
+	for _, warning := range file.Document.Warnings(now) {
+		p := locate(root, warning.Path)
+		warnings = append(warnings, Error{File: name, Line: p.line, Column: p.column, Msg: warning.Error()})
+	}
+	warnings.sort()
+	return file, warnings, nil
+}
+
+func (e Errors) sort() {
+	slices.SortStableFunc(e, func(a, b Error) int { return cmp.Or(cmp.Compare(a.Line, b.Line), cmp.Compare(a.Column, b.Column)) })
 }
 
 // reader collects the problems of one file; what it returns is only used when it found none.
@@ -106,7 +129,7 @@ func (r *reader) tree(text []byte) ast.Node {
 		return nil
 	}
 	if len(tree.Docs) == 0 || tree.Docs[0].Body == nil {
-		r.say(place{1, 1}, "the file is empty: start with `pim-ssh policy init`")
+		r.say(place{1, 1}, "the file is empty")
 		return nil
 	}
 	return tree.Docs[0].Body

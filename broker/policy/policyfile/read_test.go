@@ -51,7 +51,7 @@ var unindexed = cmpopts.IgnoreUnexported(policy.Document{})
 
 func TestThreatPolicyFileIsRefused(t *testing.T) {
 	files := cases(t, "testdata/bad/*.yaml")
-	if len(files) < 60 {
+	if len(files) < 240 {
 		t.Errorf("only %d cases", len(files))
 	}
 	for _, file := range files {
@@ -69,6 +69,55 @@ func TestThreatPolicyFileIsRefused(t *testing.T) {
 			if *update {
 				write(t, file, append(body, got...))
 			} else if diff := cmp.Diff(want, got, unindexed); diff != "" {
+				t.Errorf("-want +got\n%s", diff)
+			}
+		})
+	}
+}
+
+// TestWarningsHaveTheirPlaces reads one case a file, as TestThreatPolicyFileIsRefused does, of what is valid but may be regretted.
+func TestWarningsHaveTheirPlaces(t *testing.T) {
+	for _, file := range cases(t, "testdata/warned/*.yaml") {
+		t.Run(strings.TrimSuffix(filepath.Base(file), ".yaml"), func(t *testing.T) {
+			text := content(t, file)
+			_, warnings, err := ParseWarned("policy.yaml", text, 1_800_000_000)
+			if err != nil {
+				t.Fatal(err)
+			}
+			got := ""
+			if len(warnings) > 0 {
+				got = wantMark + strings.ReplaceAll(warnings.Error(), "\n", "\n"+wantMark) + "\n"
+			}
+			body, want := split(text)
+			if *update {
+				write(t, file, append(body, got...))
+			} else if diff := cmp.Diff(want, got); diff != "" {
+				t.Errorf("-want +got\n%s", diff)
+			}
+		})
+	}
+}
+
+// TestScenarioFilesAreHeldToThePolicy reads one case a file, for the lab's policy.
+func TestScenarioFilesAreHeldToThePolicy(t *testing.T) {
+	doc, err := Read("lab.yaml", content(t, "testdata/good/lab.yaml"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, file := range cases(t, "testdata/scenarios/*.yaml") {
+		t.Run(strings.TrimSuffix(filepath.Base(file), ".yaml"), func(t *testing.T) {
+			text := content(t, file)
+			read, err := ParseScenarios("scenarios.yaml", text, &doc, 1_800_000_000)
+			got := ""
+			if err != nil {
+				got = wantMark + strings.ReplaceAll(err.Error(), "\n", "\n"+wantMark) + "\n"
+			} else if len(read.List) == 0 {
+				t.Error("no scenario, and no complaint")
+			}
+			body, want := split(text)
+			if *update {
+				write(t, file, append(body, got...))
+			} else if diff := cmp.Diff(want, got); diff != "" {
 				t.Errorf("-want +got\n%s", diff)
 			}
 		})
