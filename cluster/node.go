@@ -122,7 +122,7 @@ func (n *Node) start(config Config, mark string, store *raftboltdb.BoltStore) er
 	disk := n.machine.disk
 	tuned := n.seams.tune(raftConfig(n.id, config.Log))
 	n.raft, err = raft.NewRaft(tuned, n.machine, newStoppingLog(seamedLog{n.entries, n.seams}, disk),
-		stoppingValues{sealedValues{seamedVotes{store, n.seams}}, disk}, arriving{kept, n.machine}, n.wire)
+		stoppingValues{sealedValues{seamedVotes{store, n.seams}}, disk}, arriving{kept, n.machine, func() uint64 { return n.raft.AppliedIndex() }}, n.wire)
 	if err != nil {
 		return errors.Join(fmt.Errorf("raft: %w", err), n.wire.Close())
 	}
