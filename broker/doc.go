@@ -8,5 +8,6 @@
 // It stands on package policy (who may what) and package statement (what people sign); the cluster replicates its
 // commands, the edge builds them, hosts use only dossier.go, grant.go and judge.go.
 //
-// Read decide.go first, then judge.go.
+// Read decide.go first, then judge.go; then what a role may demand: eligible.go, decision.go (the quorum), judged.go and
+// factor.go (what only brokers can check), budget.go, review.go.
 package broker

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"slices"
 	"testing"
+	"testing/synctest"
 
 	"pim-ssh/broker"
 	"pim-ssh/broker/statement"
@@ -19,44 +20,46 @@ func TestABrokerFarBehindGetsTheEventsToo(t *testing.T) {
 		"from a leader of a build that makes no sum": func(r *trio, _, _ statement.BrokerName) { r.noSums = true },
 	} {
 		t.Run(name, func(t *testing.T) {
-			r := newTrio(t)
-			away := r.follower()
-			r.somehow()
-			r.close(away)
-			for range 40 {
+			synctest.Test(t, func(t *testing.T) {
+				r := newTrio(t)
+				away := r.follower()
 				r.somehow()
-			}
-			r.forget()
-			leader := r.leader()
-			other := r.names[slices.IndexFunc(r.names, func(n statement.BrokerName) bool { return n != away && n != leader })]
-			_, all := r.digest(leader)
-			r.within("the other one has it all", func() bool { return r.node(other).Status().Events >= all })
-			r.mu.Lock()
-			world(r, leader, other)
-			r.mu.Unlock()
-			r.open(away)
-			r.ready(away)
-			mine, index := r.digest(away)
-			if theirs, _ := r.digest(r.leader()); mine != theirs {
-				t.Errorf("%s has another state", away)
-			}
-			r.sameEvents(away, index)
-			convicted := r.heard(away, "EVENTS WERE ALTERED")
-			r.close(away)
-			r.open(away)
-			r.ready(away)
-			r.mu.Lock()
-			defer r.mu.Unlock()
-			switch {
-			case r.noSums && r.asked[other] > 0:
-				t.Errorf("%s, of whose events nobody knows the sum, was asked", other)
-			case r.lies[other] && r.asked[other] > 0 && (r.asked[leader] == 0 || !convicted):
-				t.Errorf("the leader was asked %d times, and nothing was said", r.asked[leader])
-			case !r.noSums && r.asked[other] == 0 && r.asked[leader] == 0:
-				t.Errorf("nobody was asked")
-			case !r.noSums && !r.lies[other] && r.asked[other] > 0 && r.asked[leader] > 0:
-				t.Errorf("the leader was asked %d times, though %s has it all", r.asked[leader], other)
-			}
+				r.close(away)
+				for range 40 {
+					r.somehow()
+				}
+				r.forget()
+				leader := r.leader()
+				other := r.names[slices.IndexFunc(r.names, func(n statement.BrokerName) bool { return n != away && n != leader })]
+				_, all := r.digest(leader)
+				r.within("the other one has it all", func() bool { return r.node(other).Status().Events >= all })
+				r.mu.Lock()
+				world(r, leader, other)
+				r.mu.Unlock()
+				r.open(away)
+				r.ready(away)
+				mine, index := r.digest(away)
+				if theirs, _ := r.digest(r.leader()); mine != theirs {
+					t.Errorf("%s has another state", away)
+				}
+				r.sameEvents(away, index)
+				convicted := r.heard(away, "EVENTS WERE ALTERED")
+				r.close(away)
+				r.open(away)
+				r.ready(away)
+				r.mu.Lock()
+				defer r.mu.Unlock()
+				switch {
+				case r.noSums && r.asked[other] > 0:
+					t.Errorf("%s, of whose events nobody knows the sum, was asked", other)
+				case r.lies[other] && r.asked[other] > 0 && (r.asked[leader] == 0 || !convicted):
+					t.Errorf("the leader was asked %d times, and nothing was said", r.asked[leader])
+				case !r.noSums && r.asked[other] == 0 && r.asked[leader] == 0:
+					t.Errorf("nobody was asked")
+				case !r.noSums && !r.lies[other] && r.asked[other] > 0 && r.asked[leader] > 0:
+					t.Errorf("the leader was asked %d times, though %s has it all", r.asked[leader], other)
+				}
+			})
 		})
 	}
 }
@@ -79,30 +82,32 @@ func (r *trio) sameEvents(name statement.BrokerName, index uint64) {
 
 // TestWhenEverybodyLiesNothingIsTaken alters what each broker sends, the leader too: its own sum convicts it.
 func TestWhenEverybodyLiesNothingIsTaken(t *testing.T) {
-	r := newTrio(t)
-	away := r.follower()
-	r.somehow()
-	r.close(away)
-	for range 40 {
+	synctest.Test(t, func(t *testing.T) {
+		r := newTrio(t)
+		away := r.follower()
 		r.somehow()
-	}
-	r.forget()
-	r.mu.Lock()
-	for _, name := range r.names {
-		r.lies[name] = true
-	}
-	r.mu.Unlock()
-	r.open(away)
-	r.within("it is said", func() bool { return r.heard(away, "EVENTS WERE ALTERED") })
-	if have := r.node(away).machine.log.Len(); have > 2 {
-		t.Errorf("%d events were taken", have)
-	}
-	r.mu.Lock()
-	clear(r.lies)
-	r.mu.Unlock()
-	r.ready(away) // and it goes on by itself
-	_, index := r.digest(away)
-	r.sameEvents(away, index)
+		r.close(away)
+		for range 40 {
+			r.somehow()
+		}
+		r.forget()
+		r.mu.Lock()
+		for _, name := range r.names {
+			r.lies[name] = true
+		}
+		r.mu.Unlock()
+		r.open(away)
+		r.within("it is said", func() bool { return r.heard(away, "EVENTS WERE ALTERED") })
+		if have := r.node(away).machine.log.Len(); have > 2 {
+			t.Errorf("%d events were taken", have)
+		}
+		r.mu.Lock()
+		clear(r.lies)
+		r.mu.Unlock()
+		r.ready(away) // and it goes on by itself
+		_, index := r.digest(away)
+		r.sameEvents(away, index)
+	})
 }
 
 // forget has every broker that is up keep nothing but its snapshot.
@@ -124,41 +129,43 @@ func (r *trio) forget() {
 // TestASnapshotThatNeverArrivedIsNoneToStartFrom stops a broker in the middle of catching up, after some attempts that failed:
 // nothing on its disk may reach further than its events, and what it could start from must still be there.
 func TestASnapshotThatNeverArrivedIsNoneToStartFrom(t *testing.T) {
-	r := newTrio(t)
-	away := r.follower()
-	r.somehow()
-	r.ready(away)
-	if err := r.node(away).raft.Snapshot().Error(); err != nil {
-		t.Fatal(err)
-	}
-	r.close(away)
-	for range 40 {
+	synctest.Test(t, func(t *testing.T) {
+		r := newTrio(t)
+		away := r.follower()
 		r.somehow()
-	}
-	r.forget()
-	r.mu.Lock()
-	for _, name := range r.names {
-		r.lies[name] = true
-	}
-	r.mu.Unlock()
-	r.open(away)
-	r.within("some attempts", func() bool {
-		r.mu.Lock()
-		defer r.mu.Unlock()
-		all := 0
-		for _, n := range r.asked {
-			all += n
+		r.ready(away)
+		if err := r.node(away).raft.Snapshot().Error(); err != nil {
+			t.Fatal(err)
 		}
-		return all > 3*2*keptSnapshots
+		r.close(away)
+		for range 40 {
+			r.somehow()
+		}
+		r.forget()
+		r.mu.Lock()
+		for _, name := range r.names {
+			r.lies[name] = true
+		}
+		r.mu.Unlock()
+		r.open(away)
+		r.within("some attempts", func() bool {
+			r.mu.Lock()
+			defer r.mu.Unlock()
+			all := 0
+			for _, n := range r.asked {
+				all += n
+			}
+			return all > 3*2*keptSnapshots
+		})
+		r.close(away)
+		r.mu.Lock()
+		clear(r.lies)
+		r.mu.Unlock()
+		r.open(away)
+		r.ready(away)
+		mine, _ := r.digest(away)
+		if theirs, _ := r.digest(r.leader()); mine != theirs {
+			t.Errorf("%s has another state", away)
+		}
 	})
-	r.close(away)
-	r.mu.Lock()
-	clear(r.lies)
-	r.mu.Unlock()
-	r.open(away)
-	r.ready(away)
-	mine, _ := r.digest(away)
-	if theirs, _ := r.digest(r.leader()); mine != theirs {
-		t.Errorf("%s has another state", away)
-	}
 }

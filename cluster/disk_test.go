@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/hashicorp/raft"
@@ -70,14 +71,16 @@ func TestAnEmptyDirectoryIsNotBootstrapped(t *testing.T) {
 }
 
 func TestR3ASecondOpenerGivesUp(t *testing.T) {
-	l := newLone(t)
-	start := time.Now()
-	if _, err := Open(l.config()); !errors.Is(err, bolterrors.ErrTimeout) {
-		t.Errorf("got %v, want a lock timeout", err)
-	}
-	if took := time.Since(start); took > 3*openTimeout {
-		t.Errorf("it took %s", took)
-	}
+	synctest.Test(t, func(t *testing.T) {
+		l := newLone(t)
+		start := time.Now()
+		if _, err := Open(l.config()); !errors.Is(err, bolterrors.ErrTimeout) {
+			t.Errorf("got %v, want a lock timeout", err)
+		}
+		if took := time.Since(start); took > 3*openTimeout {
+			t.Errorf("it took %s", took)
+		}
+	})
 }
 
 func TestNobodyElseReadsTheDisk(t *testing.T) {

@@ -13,6 +13,17 @@ import (
 	"pim-ssh/packaging/lab/forger"
 )
 
+// memory is a directory that costs no disk: what must be durable is not what these tests are about.
+func memory(t *testing.T) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("/dev/shm", "pim-cluster-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	return dir
+}
+
 // lone is a cluster of one on a disk in a temporary directory.
 type lone struct {
 	t     *testing.T

@@ -33,15 +33,11 @@ func lived(t *testing.T) *lone {
 	t.Helper()
 	l := newLone(t)
 	l.close()
-	memory, err := os.MkdirTemp("/dev/shm", "pim-flip-") // a thousand times over, and synced: not onto the disk
-	if err != nil {
+	dir := memory(t) // a thousand times over, and synced: not onto the disk
+	if err := os.CopyFS(dir, os.DirFS(l.dir)); err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { os.RemoveAll(memory) })
-	if err := os.CopyFS(memory, os.DirFS(l.dir)); err != nil {
-		t.Fatal(err)
-	}
-	l.dir = memory
+	l.dir = dir
 	l.open()
 	short := l.node.raft.ReloadableConfig()
 	short.TrailingLogs = 30

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/hashicorp/raft"
@@ -102,13 +103,15 @@ func TestARefusalIsPrintable(t *testing.T) {
 
 // TestABrokerThatNeverGreetsIsLetGo connects and says nothing.
 func TestABrokerThatNeverGreetsIsLetGo(t *testing.T) {
-	d, _ := newTestDoor(t)
-	near, far := net.Pipe()
-	defer far.Close()
-	start := time.Now()
-	if _, err := d.welcome("b2", nil, near); err == nil || time.Since(start) > 2*greetTimeout {
-		t.Errorf("%v after %s", err, time.Since(start))
-	}
+	synctest.Test(t, func(t *testing.T) {
+		d, _ := newTestDoor(t)
+		near, far := net.Pipe()
+		defer far.Close()
+		start := time.Now()
+		if _, err := d.welcome("b2", nil, near); err == nil || time.Since(start) > 2*greetTimeout {
+			t.Errorf("%v after %s", err, time.Since(start))
+		}
+	})
 }
 
 // newTestDoor is b1's, with nobody met.
@@ -168,47 +171,49 @@ func remembered(t *testing.T, d *door, path string) (keys int) {
 // TestABrokerSpeaksForNobodyElse has the owned broker b2 greet as itself and then stand for election, send entries and
 // call an election in the name of another: raft itself would believe it, and its term would show.
 func TestABrokerSpeaksForNobodyElse(t *testing.T) {
-	r := newTrio(t)
-	owned, victim := r.follower(), r.leader()
-	var other statement.BrokerName
-	for _, name := range r.names {
-		if name != owned && name != victim {
-			other = name
+	synctest.Test(t, func(t *testing.T) {
+		r := newTrio(t)
+		owned, victim := r.follower(), r.leader()
+		var other statement.BrokerName
+		for _, name := range r.names {
+			if name != owned && name != victim {
+				other = name
+			}
 		}
-	}
-	wire := outbound{Wire: Wire{Dial: r.dialFrom(owned)}, mute: newMute(), door: r.node(owned).door}
-	evil := raft.NewNetworkTransport(wire, 0, time.Second, io.Discard)
-	defer evil.Close()
-	term := r.node(victim).raft.CurrentTerm()
-	header := func(name statement.BrokerName) raft.RPCHeader {
-		return raft.RPCHeader{ProtocolVersion: raft.ProtocolVersionMax, ID: []byte(name), Addr: []byte(name)}
-	}
-	for sentence, send := range map[string]func(raft.RPCHeader) error{
-		"it stands for election": func(h raft.RPCHeader) error {
-			return evil.RequestVote("", raft.ServerAddress(victim), &raft.RequestVoteRequest{RPCHeader: h, Term: term + 9, LastLogIndex: 1 << 40, LastLogTerm: term + 8, LeadershipTransfer: true}, &raft.RequestVoteResponse{})
-		},
-		"it leads": func(h raft.RPCHeader) error {
-			return evil.AppendEntries("", raft.ServerAddress(victim), &raft.AppendEntriesRequest{RPCHeader: h, Term: term + 9, PrevLogEntry: 1, PrevLogTerm: 1}, &raft.AppendEntriesResponse{})
-		},
-		"its heart beats as the leader's": func(h raft.RPCHeader) error {
-			return evil.AppendEntries("", raft.ServerAddress(victim), &raft.AppendEntriesRequest{RPCHeader: h, Term: term + 9}, &raft.AppendEntriesResponse{})
-		},
-		"it hands leadership over": func(h raft.RPCHeader) error {
-			return evil.TimeoutNow("", raft.ServerAddress(victim), &raft.TimeoutNowRequest{RPCHeader: h}, &raft.TimeoutNowResponse{})
-		},
-		"it sends a snapshot": func(h raft.RPCHeader) error {
-			return evil.InstallSnapshot("", raft.ServerAddress(victim), &raft.InstallSnapshotRequest{RPCHeader: h, SnapshotVersion: 1, Term: term + 9, Size: 4}, &raft.InstallSnapshotResponse{}, strings.NewReader("junk"))
-		},
-	} {
-		if err := send(header(other)); err == nil {
-			t.Errorf("%s in the name of another, and is answered", sentence)
+		wire := outbound{Wire: Wire{Dial: r.dialFrom(owned)}, mute: newMute(), door: r.node(owned).door}
+		evil := raft.NewNetworkTransport(wire, 0, time.Second, io.Discard)
+		defer evil.Close()
+		term := r.node(victim).raft.CurrentTerm()
+		header := func(name statement.BrokerName) raft.RPCHeader {
+			return raft.RPCHeader{ProtocolVersion: raft.ProtocolVersionMax, ID: []byte(name), Addr: []byte(name)}
 		}
-	}
-	if now := r.node(victim).raft.CurrentTerm(); now != term {
-		t.Errorf("term %d became %d", term, now)
-	}
-	if err := evil.RequestPreVote("", raft.ServerAddress(victim), &raft.RequestPreVoteRequest{RPCHeader: header(owned), Term: term}, &raft.RequestPreVoteResponse{}); err != nil {
-		t.Errorf("in its own name it is not answered: %v", err)
-	}
-	r.filed(victim)
+		for sentence, send := range map[string]func(raft.RPCHeader) error{
+			"it stands for election": func(h raft.RPCHeader) error {
+				return evil.RequestVote("", raft.ServerAddress(victim), &raft.RequestVoteRequest{RPCHeader: h, Term: term + 9, LastLogIndex: 1 << 40, LastLogTerm: term + 8, LeadershipTransfer: true}, &raft.RequestVoteResponse{})
+			},
+			"it leads": func(h raft.RPCHeader) error {
+				return evil.AppendEntries("", raft.ServerAddress(victim), &raft.AppendEntriesRequest{RPCHeader: h, Term: term + 9, PrevLogEntry: 1, PrevLogTerm: 1}, &raft.AppendEntriesResponse{})
+			},
+			"its heart beats as the leader's": func(h raft.RPCHeader) error {
+				return evil.AppendEntries("", raft.ServerAddress(victim), &raft.AppendEntriesRequest{RPCHeader: h, Term: term + 9}, &raft.AppendEntriesResponse{})
+			},
+			"it hands leadership over": func(h raft.RPCHeader) error {
+				return evil.TimeoutNow("", raft.ServerAddress(victim), &raft.TimeoutNowRequest{RPCHeader: h}, &raft.TimeoutNowResponse{})
+			},
+			"it sends a snapshot": func(h raft.RPCHeader) error {
+				return evil.InstallSnapshot("", raft.ServerAddress(victim), &raft.InstallSnapshotRequest{RPCHeader: h, SnapshotVersion: 1, Term: term + 9, Size: 4}, &raft.InstallSnapshotResponse{}, strings.NewReader("junk"))
+			},
+		} {
+			if err := send(header(other)); err == nil {
+				t.Errorf("%s in the name of another, and is answered", sentence)
+			}
+		}
+		if now := r.node(victim).raft.CurrentTerm(); now != term {
+			t.Errorf("term %d became %d", term, now)
+		}
+		if err := evil.RequestPreVote("", raft.ServerAddress(victim), &raft.RequestPreVoteRequest{RPCHeader: header(owned), Term: term}, &raft.RequestPreVoteResponse{}); err != nil {
+			t.Errorf("in its own name it is not answered: %v", err)
+		}
+		r.filed(victim)
+	})
 }

@@ -53,8 +53,12 @@ func (t *transport) start() { t.running.Go(t.listen) }
 
 // prompt has raft stand for election at once: where nobody else votes there is no silence to wait for.
 func (t *transport) prompt() {
-	rpc := raft.RPC{RespChan: make(chan raft.RPCResponse, 1),
-		Command: &raft.TimeoutNowRequest{RPCHeader: raft.RPCHeader{ProtocolVersion: raft.ProtocolVersionMax}}}
+	t.hand(&raft.TimeoutNowRequest{RPCHeader: raft.RPCHeader{ProtocolVersion: raft.ProtocolVersionMax}})
+}
+
+// hand gives raft a message that nobody sent, and does not wait for the answer.
+func (t *transport) hand(message any) {
+	rpc := raft.RPC{RespChan: make(chan raft.RPCResponse, 1), Command: message}
 	t.running.Go(func() {
 		select {
 		case t.incoming <- rpc:

@@ -14,8 +14,9 @@ import (
 	"pim-ssh/broker/statement"
 )
 
-// keep looks after what falls to a leader, until the node closes.
+// keep looks after what falls to a leader, and to whoever is in the way of one, until the node closes.
 func (n *Node) keep() {
+	var was stray
 	look := time.NewTimer(membersEvery)
 	defer look.Stop()
 	for {
@@ -27,6 +28,9 @@ func (n *Node) keep() {
 			}
 		case <-look.C:
 			n.keepPolicies()
+			is := n.stray()
+			n.wire.forget(was, is)
+			was = is
 			ctx, cancel := context.WithTimeout(context.Background(), viewTimeout)
 			next := membersEvery
 			if n.raft.State() == raft.Leader && !n.misled(ctx) && n.members(ctx) {

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/hashicorp/raft"
@@ -179,23 +180,25 @@ func TestBootstrapLeavesAUsedDirectoryAlone(t *testing.T) {
 // TestANodeWithoutQuorumAnswersNothing adds a voter that does not exist: reads and writes must stop, though the node
 // believed for a moment that it led.
 func TestANodeWithoutQuorumAnswersNothing(t *testing.T) {
-	l := newLone(t)
-	l.node.raft.AddVoter("b2", "b2", 0, time.Second)
-	deadline := time.Now().Add(10 * time.Second)
-	for l.node.raft.State() == raft.Leader {
-		ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
-		err := l.node.View(ctx, func(*broker.State) {})
-		cancel()
-		if time.Now().After(deadline) {
-			t.Fatalf("it still leads; a read says %v", err)
+	synctest.Test(t, func(t *testing.T) {
+		l := newLone(t)
+		l.node.raft.AddVoter("b2", "b2", 0, time.Second)
+		deadline := time.Now().Add(10 * time.Second)
+		for l.node.raft.State() == raft.Leader {
+			ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
+			err := l.node.View(ctx, func(*broker.State) {})
+			cancel()
+			if time.Now().After(deadline) {
+				t.Fatalf("it still leads; a read says %v", err)
+			}
 		}
-	}
-	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
-	defer cancel()
-	if err := l.node.View(ctx, func(*broker.State) { t.Error("a state was shown") }); broker.KindOf(err) != broker.Unavailable {
-		t.Errorf("a read says %v", err)
-	}
-	if _, err := l.propose(l.refusal()); broker.KindOf(err) != broker.Unavailable {
-		t.Errorf("a write says %v", err)
-	}
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		if err := l.node.View(ctx, func(*broker.State) { t.Error("a state was shown") }); broker.KindOf(err) != broker.Unavailable {
+			t.Errorf("a read says %v", err)
+		}
+		if _, err := l.propose(l.refusal()); broker.KindOf(err) != broker.Unavailable {
+			t.Errorf("a write says %v", err)
+		}
+	})
 }

@@ -236,18 +236,26 @@ func snapshotNames(dir string) ([]string, error) {
 		return nil, err
 	}
 	var names []string
-	at := map[string][]uint64{}
 	for _, entry := range entries {
-		one := make([]uint64, 3)
-		if _, err := fmt.Sscanf(entry.Name(), "%d-%d-%d", &one[0], &one[1], &one[2]); err != nil || filepath.Ext(entry.Name()) == ".tmp" {
-			continue
+		if place(entry.Name()) != nil && filepath.Ext(entry.Name()) != ".tmp" {
+			names = append(names, entry.Name())
 		}
-		at[entry.Name()] = one
-		names = append(names, entry.Name())
 	}
-	slices.SortFunc(names, func(a, b string) int { return slices.Compare(at[a], at[b]) })
+	slices.SortFunc(names, bySnapshot)
 	return names, nil
 }
+
+// place is what a snapshot's name says: term, index and milliseconds; nil: it is no snapshot's.
+func place(name string) []uint64 {
+	at := make([]uint64, 3)
+	if _, err := fmt.Sscanf(name, "%d-%d-%d", &at[0], &at[1], &at[2]); err != nil {
+		return nil
+	}
+	return at
+}
+
+// bySnapshot orders snapshots by name, the newest last.
+func bySnapshot(a, b string) int { return slices.Compare(place(a), place(b)) }
 
 // readKept reads what raft wrote of a snapshot, and holds it to its sum and to its name.
 func readKept(dir string) (kept, error) {
@@ -342,6 +350,16 @@ func (s summedSink) Close() error {
 		if err := s.SnapshotSink.Close(); err != nil {
 			return err
 		}
-		return s.store.sum(s.ID())
+		err := s.store.sum(s.ID())
+		if errors.Is(err, fs.ErrNotExist) && s.store.overtaken(s.ID()) {
+			return nil
+		}
+		return err
 	})
+}
+
+// overtaken reports whether so many newer snapshots were completed while this one was written that raft has taken it away.
+func (s summedSnapshots) overtaken(id string) bool {
+	names, err := snapshotNames(s.dir)
+	return err == nil && len(names) >= keptSnapshots && slices.IndexFunc(names, func(name string) bool { return bySnapshot(name, id) <= 0 }) < 0
 }

@@ -8,6 +8,7 @@ import (
 	"os"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"pim-ssh/broker"
@@ -48,7 +49,7 @@ func (r *trio) copied(from statement.BrokerName) [][]byte {
 // restore gives a broker a new disk, made from a copy.
 func (r *trio) restore(name statement.BrokerName, proof statement.Proof, leaves [][]byte) {
 	r.t.Helper()
-	r.dirs[name] = r.t.TempDir()
+	r.dirs[name] = memory(r.t)
 	if err := Restore(Config{Name: name, Dir: r.dirs[name], Now: forger.Now, Log: io.Discard}, proof, listed(leaves)); err != nil {
 		r.t.Fatal(err)
 	}
@@ -64,46 +65,48 @@ func (r *trio) epoch(at statement.BrokerName) (epoch broker.Epoch, now statement
 
 // TestRestoredBrokersBeginAnEpoch kills all three, throws their disks away, and goes on from a copy; twice.
 func TestRestoredBrokersBeginAnEpoch(t *testing.T) {
-	r := newTrio(t)
-	for round := uint64(1); round <= 2; round++ {
-		for range 20 {
-			r.filed(r.leader())
-		}
-		backup := r.copied(r.leader())
-		r.filed(r.leader()) // which the backup lacks
-		for _, name := range r.names {
-			r.close(name)
-		}
-		proof := restoring(r.world, uint64(len(backup)), func(b *statement.Restore) { b.Epoch = round })
-		for _, name := range r.names {
-			r.restore(name, proof, backup)
-			r.open(name)
-		}
-		r.ready(r.names...)
-		digest, index := r.digest("b1")
-		if index != uint64(len(backup))+1 {
-			t.Errorf("%d events, restored from %d", index, len(backup))
-		}
-		for _, name := range r.names {
-			epoch, _ := r.epoch(name)
-			if other, _ := r.digest(name); other != digest || epoch.Number != round || epoch.Index != uint64(len(backup)) {
-				t.Errorf("%s: epoch %+v, another digest: %v", name, epoch, other != digest)
+	synctest.Test(t, func(t *testing.T) {
+		r := newTrio(t)
+		for round := uint64(1); round <= 2; round++ {
+			for range 20 {
+				r.filed(r.leader())
+			}
+			backup := r.copied(r.leader())
+			r.filed(r.leader()) // which the backup lacks
+			for _, name := range r.names {
+				r.close(name)
+			}
+			proof := restoring(r.world, uint64(len(backup)), func(b *statement.Restore) { b.Epoch = round })
+			for _, name := range r.names {
+				r.restore(name, proof, backup)
+				r.open(name)
+			}
+			r.ready(r.names...)
+			digest, index := r.digest("b1")
+			if index != uint64(len(backup))+1 {
+				t.Errorf("%d events, restored from %d", index, len(backup))
+			}
+			for _, name := range r.names {
+				epoch, _ := r.epoch(name)
+				if other, _ := r.digest(name); other != digest || epoch.Number != round || epoch.Index != uint64(len(backup)) {
+					t.Errorf("%s: epoch %+v, another digest: %v", name, epoch, other != digest)
+				}
 			}
 		}
-	}
-	for range 3 { // and it stays so over restarts: the restore is not filed again
-		for _, name := range r.names {
-			r.close(name)
+		for range 3 { // and it stays so over restarts: the restore is not filed again
+			for _, name := range r.names {
+				r.close(name)
+			}
+			for _, name := range r.names {
+				r.open(name)
+			}
+			r.ready(r.names...)
+			r.filed(r.settled())
 		}
-		for _, name := range r.names {
-			r.open(name)
+		if epoch, _ := r.epoch("b2"); epoch.Number != 2 {
+			t.Errorf("epoch %d", epoch.Number)
 		}
-		r.ready(r.names...)
-		r.filed(r.settled())
-	}
-	if epoch, _ := r.epoch("b2"); epoch.Number != 2 {
-		t.Errorf("epoch %d", epoch.Number)
-	}
+	})
 }
 
 // settled is the leader, once every broker knows it.
@@ -122,87 +125,93 @@ func (r *trio) settled() statement.BrokerName {
 
 // TestABrokerOfTheOldEpochIsRefusedWithASentence: b3 was away while the others were restored, and comes back with its disk.
 func TestABrokerOfTheOldEpochIsRefusedWithASentence(t *testing.T) {
-	r := newTrio(t)
-	r.filed(r.leader())
-	backup := r.copied(r.leader())
-	for _, name := range r.names {
-		r.close(name)
-	}
-	proof := restoring(r.world, uint64(len(backup)), nil)
-	for _, name := range r.names[:2] {
-		r.restore(name, proof, backup)
-		r.open(name)
-	}
-	r.open("b3")
-	r.ready("b1", "b2")
-	r.filed(r.leader())
-	r.within("b3 hears why", func() bool { return r.heard("b3", "pim-brokerd quarantine, then pim-brokerd restore FILE") })
-	r.within("the others say so too", func() bool {
-		return r.heard("b1", "it goes by a record from before a restore") || r.heard("b2", "it goes by a record from before a restore")
+	synctest.Test(t, func(t *testing.T) {
+		r := newTrio(t)
+		r.filed(r.leader())
+		backup := r.copied(r.leader())
+		for _, name := range r.names {
+			r.close(name)
+		}
+		proof := restoring(r.world, uint64(len(backup)), nil)
+		for _, name := range r.names[:2] {
+			r.restore(name, proof, backup)
+			r.open(name)
+		}
+		r.open("b3")
+		r.ready("b1", "b2")
+		r.filed(r.leader())
+		r.within("b3 hears why", func() bool { return r.heard("b3", "pim-brokerd quarantine, then pim-brokerd restore FILE") })
+		r.within("the others say so too", func() bool {
+			return r.heard("b1", "it goes by a record from before a restore") || r.heard("b2", "it goes by a record from before a restore")
+		})
+		ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
+		defer cancel()
+		if err := r.node("b3").View(ctx, func(*broker.State) { t.Error("it shows its old record") }); broker.KindOf(err) != broker.Unavailable {
+			t.Errorf("it answers %v", err)
+		}
+		r.close("b3")
+		r.restore("b3", proof, backup) // long after the others: the first command comes with raft's log
+		r.open("b3")
+		r.ready("b3")
+		digest, _ := r.digest("b1")
+		if other, _ := r.digest("b3"); other != digest {
+			t.Error("restored later, it differs")
+		}
 	})
-	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
-	defer cancel()
-	if err := r.node("b3").View(ctx, func(*broker.State) { t.Error("it shows its old record") }); broker.KindOf(err) != broker.Unavailable {
-		t.Errorf("it answers %v", err)
-	}
-	r.close("b3")
-	r.restore("b3", proof, backup) // long after the others: the first command comes with raft's log
-	r.open("b3")
-	r.ready("b3")
-	digest, _ := r.digest("b1")
-	if other, _ := r.digest("b3"); other != digest {
-		t.Error("restored later, it differs")
-	}
 }
 
 // TestNothingIsAnsweredBeforeTheEpochBegins: one restored broker of three shows and takes nothing.
 func TestNothingIsAnsweredBeforeTheEpochBegins(t *testing.T) {
-	r := newTrio(t)
-	r.filed(r.leader())
-	backup := r.copied(r.leader())
-	for _, name := range r.names {
-		r.close(name)
-	}
-	r.restore("b1", restoring(r.world, uint64(len(backup)), nil), backup)
-	r.open("b1")
-	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
-	defer cancel()
-	if err := r.node("b1").View(ctx, func(*broker.State) { t.Error("it shows something") }); broker.KindOf(err) != broker.Unavailable {
-		t.Errorf("it answers %v", err)
-	}
-	if err := r.node("b1").show(nil, func(*broker.State) { t.Error("it shows the backup") }); broker.KindOf(err) != broker.Unavailable {
-		t.Errorf("asked for what is there: %v", err)
-	}
+	synctest.Test(t, func(t *testing.T) {
+		r := newTrio(t)
+		r.filed(r.leader())
+		backup := r.copied(r.leader())
+		for _, name := range r.names {
+			r.close(name)
+		}
+		r.restore("b1", restoring(r.world, uint64(len(backup)), nil), backup)
+		r.open("b1")
+		ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
+		defer cancel()
+		if err := r.node("b1").View(ctx, func(*broker.State) { t.Error("it shows something") }); broker.KindOf(err) != broker.Unavailable {
+			t.Errorf("it answers %v", err)
+		}
+		if err := r.node("b1").show(nil, func(*broker.State) { t.Error("it shows the backup") }); broker.KindOf(err) != broker.Unavailable {
+			t.Errorf("asked for what is there: %v", err)
+		}
+	})
 }
 
 // TestAClockThatRanAheadIsLeftBehind: the leader stamped a year ahead, all refuse everything, and dave begins again.
 func TestAClockThatRanAheadIsLeftBehind(t *testing.T) {
-	r := newTrio(t)
-	year := statement.Seconds(365 * 24 * 3600)
-	for _, name := range r.names { // all three believe one wrong clock
-		r.mu.Lock()
-		r.ahead[name] = year
-		r.mu.Unlock()
-	}
-	if err := r.propose(r.leader()); broker.KindOf(err) != broker.Expired {
-		t.Fatalf("alice, whose clock is right: %v", err)
-	}
-	r.stampsAhead()
-	backup := r.copied(r.leader())
-	for _, name := range r.names {
-		r.close(name)
-		r.ahead[name] = 0
-	}
-	proof := restoring(r.world, uint64(len(backup)), nil)
-	for _, name := range r.names {
-		r.restore(name, proof, backup)
-		r.open(name)
-	}
-	r.ready(r.names...)
-	if epoch, now := r.epoch("b1"); now != epoch.Begun || now > forger.Now() {
-		t.Errorf("the log's time is %s, dave said %s", now, epoch.Begun)
-	}
-	r.filed(r.settled())
+	synctest.Test(t, func(t *testing.T) {
+		r := newTrio(t)
+		year := statement.Seconds(365 * 24 * 3600)
+		for _, name := range r.names { // all three believe one wrong clock
+			r.mu.Lock()
+			r.ahead[name] = year
+			r.mu.Unlock()
+		}
+		if err := r.propose(r.leader()); broker.KindOf(err) != broker.Expired {
+			t.Fatalf("alice, whose clock is right: %v", err)
+		}
+		r.stampsAhead()
+		backup := r.copied(r.leader())
+		for _, name := range r.names {
+			r.close(name)
+			r.ahead[name] = 0
+		}
+		proof := restoring(r.world, uint64(len(backup)), nil)
+		for _, name := range r.names {
+			r.restore(name, proof, backup)
+			r.open(name)
+		}
+		r.ready(r.names...)
+		if epoch, now := r.epoch("b1"); now != epoch.Begun || now > forger.Now() {
+			t.Errorf("the log's time is %s, dave said %s", now, epoch.Begun)
+		}
+		r.filed(r.settled())
+	})
 }
 
 // stampsAhead has the log stamped with the leader's clock: a policy is adopted.
@@ -301,98 +310,104 @@ func TestARestoreThatBreaksOffNeverOpens(t *testing.T) {
 
 // TestASalvagedSurvivorIsRestored: two of three are gone for ever. The third's disk goes on as a cluster of its own.
 func TestASalvagedSurvivorIsRestored(t *testing.T) {
-	r := newTrio(t)
-	for range 5 {
-		r.filed(r.leader())
-	}
-	digest, index := r.digest("b3")
-	for _, name := range r.names {
-		r.close(name)
-	}
-	s, err := Salvage(r.dirs["b3"])
-	if err != nil {
-		t.Fatal(err)
-	}
-	if s.State.Digest() != digest || s.Doubt != nil {
-		t.Fatalf("%d of %d events, doubt: %v", s.State.Index(), index, s.Doubt)
-	}
-	var leaves [][]byte
-	for leaf, err := range s.Events() {
+	synctest.Test(t, func(t *testing.T) {
+		r := newTrio(t)
+		for range 5 {
+			r.filed(r.leader())
+		}
+		digest, index := r.digest("b3")
+		for _, name := range r.names {
+			r.close(name)
+		}
+		s, err := Salvage(r.dirs["b3"])
 		if err != nil {
 			t.Fatal(err)
 		}
-		leaves = append(leaves, leaf)
-	}
-	if err := s.Close(); err != nil {
-		t.Fatal(err)
-	}
-	proof := restoring(r.world, index, nil)
-	for _, name := range r.names {
-		r.restore(name, proof, leaves)
-		r.open(name)
-	}
-	r.ready(r.names...)
-	r.filed(r.settled())
+		if s.State.Digest() != digest || s.Doubt != nil {
+			t.Fatalf("%d of %d events, doubt: %v", s.State.Index(), index, s.Doubt)
+		}
+		var leaves [][]byte
+		for leaf, err := range s.Events() {
+			if err != nil {
+				t.Fatal(err)
+			}
+			leaves = append(leaves, leaf)
+		}
+		if err := s.Close(); err != nil {
+			t.Fatal(err)
+		}
+		proof := restoring(r.world, index, nil)
+		for _, name := range r.names {
+			r.restore(name, proof, leaves)
+			r.open(name)
+		}
+		r.ready(r.names...)
+		r.filed(r.settled())
+	})
 }
 
 // TestABrokerJoinsARestoredCluster: it is told the deployment alone, and learns the epoch from who was restored.
 func TestABrokerJoinsARestoredCluster(t *testing.T) {
-	r := newTrio(t)
-	r.filed(r.leader())
-	backup := r.copied(r.leader())
-	for _, name := range r.names {
-		r.close(name)
-	}
-	proof := restoring(r.world, uint64(len(backup)), nil)
-	for _, name := range r.names {
-		r.restore(name, proof, backup)
-		r.open(name)
-	}
-	r.ready(r.names...)
-	r.list("b4")
-	disk := r.join("b4")
-	r.change(statement.Add, "b4", disk, false)
-	r.seated("b1", "b2", "b3", joined("b4", disk))
-	r.filed(r.leader())
-	r.agree()
-	r.close("b4")
-	r.open("b4") // which knows the epoch by now, and no other
-	r.filed(r.leader())
-	r.agree()
-	if epoch, _ := r.epoch("b4"); epoch.Number != 1 {
-		t.Errorf("b4 is in epoch %d", epoch.Number)
-	}
+	synctest.Test(t, func(t *testing.T) {
+		r := newTrio(t)
+		r.filed(r.leader())
+		backup := r.copied(r.leader())
+		for _, name := range r.names {
+			r.close(name)
+		}
+		proof := restoring(r.world, uint64(len(backup)), nil)
+		for _, name := range r.names {
+			r.restore(name, proof, backup)
+			r.open(name)
+		}
+		r.ready(r.names...)
+		r.list("b4")
+		disk := r.join("b4")
+		r.change(statement.Add, "b4", disk, false)
+		r.seated("b1", "b2", "b3", joined("b4", disk))
+		r.filed(r.leader())
+		r.agree()
+		r.close("b4")
+		r.open("b4") // which knows the epoch by now, and no other
+		r.filed(r.leader())
+		r.agree()
+		if epoch, _ := r.epoch("b4"); epoch.Number != 1 {
+			t.Errorf("b4 is in epoch %d", epoch.Number)
+		}
+	})
 }
 
 // TestADiskThatJoinedBeforeARestoreNeverReturns: b4 was a member, was away, and comes back with that disk.
 func TestADiskThatJoinedBeforeARestoreNeverReturns(t *testing.T) {
-	r := newTrio(t)
-	r.list("b4")
-	disk := r.join("b4")
-	r.change(statement.Add, "b4", disk, false)
-	r.seated("b1", "b2", "b3", joined("b4", disk))
-	r.agree()
-	backup := r.copied(r.leader())
-	for _, name := range r.names {
-		r.close(name)
-	}
-	old := r.dirs["b4"]
-	proof := restoring(r.world, uint64(len(backup)), nil)
-	for _, name := range r.names {
-		r.restore(name, proof, backup)
-	}
-	restoredDir := r.dirs["b4"]
-	r.dirs["b4"] = old
-	for _, name := range r.names {
-		r.open(name)
-	}
-	r.ready("b1", "b2", "b3")
-	r.within("b4 hears why", func() bool { return r.heard("b4", "pim-brokerd quarantine") })
-	r.filed(r.leader())
-	r.close("b4")
-	r.dirs["b4"] = restoredDir
-	r.open("b4")
-	r.ready("b4")
-	r.seated("b1", "b2", "b3", "b4")
-	r.agree()
+	synctest.Test(t, func(t *testing.T) {
+		r := newTrio(t)
+		r.list("b4")
+		disk := r.join("b4")
+		r.change(statement.Add, "b4", disk, false)
+		r.seated("b1", "b2", "b3", joined("b4", disk))
+		r.agree()
+		backup := r.copied(r.leader())
+		for _, name := range r.names {
+			r.close(name)
+		}
+		old := r.dirs["b4"]
+		proof := restoring(r.world, uint64(len(backup)), nil)
+		for _, name := range r.names {
+			r.restore(name, proof, backup)
+		}
+		restoredDir := r.dirs["b4"]
+		r.dirs["b4"] = old
+		for _, name := range r.names {
+			r.open(name)
+		}
+		r.ready("b1", "b2", "b3")
+		r.within("b4 hears why", func() bool { return r.heard("b4", "pim-brokerd quarantine") })
+		r.filed(r.leader())
+		r.close("b4")
+		r.dirs["b4"] = restoredDir
+		r.open("b4")
+		r.ready("b4")
+		r.seated("b1", "b2", "b3", "b4")
+		r.agree()
+	})
 }

@@ -6,6 +6,7 @@ import (
 	"os"
 	"strings"
 	"testing"
+	"testing/synctest"
 
 	"github.com/hashicorp/raft"
 
@@ -129,17 +130,19 @@ func TestADamagedRaftLogLeavesTheEvents(t *testing.T) {
 }
 
 func TestADiskThatCannotBeSalvagedIsRefused(t *testing.T) {
-	l := newLone(t)
-	if _, err := Salvage(l.dir); err == nil || !strings.Contains(err.Error(), "held by another process") {
-		t.Errorf("while the broker runs: %v", err)
-	}
-	l.propose(l.refusal())
-	l.close()
-	alter(t, l.file(eventsFile), []byte("StatementRefused"))
-	if _, err := Salvage(l.dir); !errors.Is(err, ErrDisk) {
-		t.Errorf("altered: %v", err)
-	}
-	if _, err := Salvage(t.TempDir()); !errors.Is(err, ErrEmpty) {
-		t.Errorf("empty: %v", err)
-	}
+	synctest.Test(t, func(t *testing.T) {
+		l := newLone(t)
+		if _, err := Salvage(l.dir); err == nil || !strings.Contains(err.Error(), "held by another process") {
+			t.Errorf("while the broker runs: %v", err)
+		}
+		l.propose(l.refusal())
+		l.close()
+		alter(t, l.file(eventsFile), []byte("StatementRefused"))
+		if _, err := Salvage(l.dir); !errors.Is(err, ErrDisk) {
+			t.Errorf("altered: %v", err)
+		}
+		if _, err := Salvage(t.TempDir()); !errors.Is(err, ErrEmpty) {
+			t.Errorf("empty: %v", err)
+		}
+	})
 }

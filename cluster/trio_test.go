@@ -18,7 +18,7 @@ import (
 	"pim-ssh/packaging/lab/forger"
 )
 
-// trio is a cluster of three in this process, on a network that can be cut.
+// trio is a cluster of three in this process, in a bubble of virtual time (elections cost none), on a network that can be cut.
 type trio struct {
 	t     *testing.T
 	world *forger.World
@@ -27,7 +27,7 @@ type trio struct {
 
 	mu     sync.Mutex
 	nodes  map[statement.BrokerName]*Node
-	ports  map[statement.BrokerName]string
+	doors  map[statement.BrokerName]*porch
 	cut    map[statement.BrokerName]bool
 	conns  map[net.Conn][2]statement.BrokerName
 	ahead  map[statement.BrokerName]statement.Seconds // how far a broker's clock is ahead of the real one
@@ -46,7 +46,7 @@ func newTrio(t *testing.T) *trio {
 func newTrioOf(t *testing.T, names ...statement.BrokerName) *trio {
 	t.Helper()
 	r := &trio{t: t, names: names, dirs: map[statement.BrokerName]string{}, nodes: map[statement.BrokerName]*Node{},
-		ports: map[statement.BrokerName]string{}, cut: map[statement.BrokerName]bool{}, conns: map[net.Conn][2]statement.BrokerName{},
+		doors: map[statement.BrokerName]*porch{}, cut: map[statement.BrokerName]bool{}, conns: map[net.Conn][2]statement.BrokerName{},
 		ahead: map[statement.BrokerName]statement.Seconds{}, said: map[statement.BrokerName]*bytes.Buffer{},
 		asked: map[statement.BrokerName]int{}, lies: map[statement.BrokerName]bool{}}
 	r.world = forger.New(t, func(doc *policy.Document) {
@@ -55,7 +55,7 @@ func newTrioOf(t *testing.T, names ...statement.BrokerName) *trio {
 		}
 	})
 	for _, name := range r.names {
-		r.dirs[name] = t.TempDir()
+		r.dirs[name] = memory(t)
 		if err := Bootstrap(Config{Name: name, Dir: r.dirs[name], Now: forger.Now, Log: io.Discard}, r.world.Chain.Proofs()); err != nil {
 			t.Fatal(err)
 		}
@@ -85,19 +85,16 @@ func keyOf(t *testing.T) statement.Key {
 
 func (r *trio) open(name statement.BrokerName) {
 	r.t.Helper()
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		r.t.Fatal(err)
-	}
+	listener := newPorch()
 	r.mu.Lock()
-	r.ports[name] = listener.Addr().String()
+	r.doors[name] = listener
 	r.said[name] = &bytes.Buffer{}
 	r.mu.Unlock()
 	node, err := Open(Config{Name: name, Dir: r.dirs[name], Log: logger{r, name}, Now: func() statement.Time {
 		r.mu.Lock()
 		defer r.mu.Unlock()
 		return forger.Now().Add(r.ahead[name])
-	}, Wire: Wire{Listener: listener, Dial: r.dialFrom(name), Who: r.who, Peers: asking{r, name}}})
+	}, Wire: Wire{Listener: listener, Dial: r.dialFrom(name), Who: who, Peers: asking{r, name}}})
 	if err != nil {
 		r.t.Fatal(err)
 	}
@@ -140,28 +137,32 @@ func (r *trio) heard(name statement.BrokerName, words string) bool {
 func (r *trio) dialFrom(from statement.BrokerName) func(context.Context, statement.BrokerName) (net.Conn, error) {
 	return func(ctx context.Context, to statement.BrokerName) (net.Conn, error) {
 		r.mu.Lock()
-		defer r.mu.Unlock()
-		if r.cut[from] || r.cut[to] {
+		door, cut := r.doors[to], r.cut[from] || r.cut[to]
+		r.mu.Unlock()
+		if cut || door == nil {
 			return nil, errors.New("cut")
 		}
-		conn, err := (&net.Dialer{}).DialContext(ctx, "tcp", r.ports[to])
-		if err == nil {
-			r.conns[conn] = [2]statement.BrokerName{from, to}
+		near, far := newWire(string(from), string(to))
+		select {
+		case door.come <- far:
+		case <-door.closed:
+			return nil, errors.New("nobody listens")
+		case <-ctx.Done():
+			return nil, ctx.Err()
 		}
-		return conn, err
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		if r.cut[from] || r.cut[to] {
+			near.Close()
+		}
+		r.conns[near] = [2]statement.BrokerName{from, to}
+		return near, nil
 	}
 }
 
 // who is the broker that dialled a connection: what TLS would have proved.
-func (r *trio) who(accepted net.Conn) (statement.BrokerName, error) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	for conn, ends := range r.conns {
-		if conn.LocalAddr().String() == accepted.RemoteAddr().String() {
-			return ends[0], nil
-		}
-	}
-	return "", errors.New("nobody known")
+func who(accepted net.Conn) (statement.BrokerName, error) {
+	return statement.BrokerName(accepted.RemoteAddr().String()), nil
 }
 
 // asking is one broker's Peers.
@@ -326,7 +327,9 @@ func (r *trio) propose(at statement.BrokerName) error {
 func (r *trio) filed(at statement.BrokerName) {
 	r.t.Helper()
 	var err error
-	for end := time.Now().Add(30 * time.Second); time.Now().Before(end); {
+	again := time.NewTicker(5 * time.Millisecond)
+	defer again.Stop()
+	for end := time.Now().Add(30 * time.Second); time.Now().Before(end); <-again.C {
 		if err = r.propose(at); broker.KindOf(err) == broker.Missing {
 			return
 		}

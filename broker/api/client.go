@@ -201,6 +201,20 @@ func (c *Client) Inbox(ctx context.Context) ([]RequestView, error) {
 	return answer.Requests, err
 }
 
+// Reviews returns the emergency grants whose review the caller may close, or, to an auditor, all.
+func (c *Client) Reviews(ctx context.Context) ([]broker.Review, error) {
+	var answer Reviews
+	err := c.get(ctx, "/v1/reviews", &answer)
+	return answer.Reviews, err
+}
+
+// Renewals returns the caller's own open wishes for more time, or, to a steward, everybody's.
+func (c *Client) Renewals(ctx context.Context) ([]broker.Renewal, error) {
+	var answer Renewals
+	err := c.get(ctx, "/v1/renewals", &answer)
+	return answer.Renewals, err
+}
+
 // Hosts returns the enrolled hosts.
 func (c *Client) Hosts(ctx context.Context) ([]HostView, error) {
 	var answer Hosts

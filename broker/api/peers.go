@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/netip"
 	"strconv"
 	"sync"
 	"time"
@@ -74,6 +75,10 @@ func (p *Peers) Pass(ctx context.Context, to policy.Broker, r *http.Request, bod
 	}
 	passed.Header = r.Header.Clone()
 	passed.Header.Set(HeaderPassed, "1")
+	passed.Header.Del(HeaderSource) // what the caller says of itself
+	if from, err := netip.ParseAddrPort(r.RemoteAddr); err == nil {
+		passed.Header.Set(HeaderSource, from.Addr().Unmap().WithZone("").String())
+	}
 	answer, err := p.client(to.Identity).Do(passed)
 	if err != nil {
 		return Passed{}, err

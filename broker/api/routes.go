@@ -57,6 +57,8 @@ const (
 	RouteGrants     RouteName = "grants"
 	RouteGrant      RouteName = "grant"
 	RouteInbox      RouteName = "inbox"
+	RouteReviews    RouteName = "reviews"
+	RouteRenewals   RouteName = "renewals"
 	RouteHosts      RouteName = "hosts"
 	RouteWatch      RouteName = "watch"
 	RouteCheckpoint RouteName = "checkpoint"
@@ -98,6 +100,8 @@ func Routes() []Route {
 		{RouteGrants, http.MethodGet, "/v1/grants", []string{"all"}, Concerned, 0, "grants that concern the caller; all=true also ended ones"},
 		{RouteGrant, http.MethodGet, "/v1/grants/{id}", nil, Concerned, 0, "one grant; for its holder with certificates"},
 		{RouteInbox, http.MethodGet, "/v1/inbox", nil, Concerned, 0, "requests the caller can decide now"},
+		{RouteReviews, http.MethodGet, "/v1/reviews", nil, Concerned, 0, "emergency grants that nobody has looked at and whose review the caller may close; all for auditors"},
+		{RouteRenewals, http.MethodGet, "/v1/renewals", nil, Concerned, 0, "wishes for a later end of an eligibility: the caller's own; all for stewards"},
 		{RouteHosts, http.MethodGet, "/v1/hosts", nil, Person, 0, "the enrolled hosts with their enrolment proofs"},
 		{RouteWatch, http.MethodGet, "/v1/watch", []string{"after"}, PersonOrHost, 0, "a stream of frames after an index"},
 		{RouteCheckpoint, http.MethodGet, "/v1/checkpoint", nil, KeeperOrHost, 0, "the newest signed checkpoint of this broker's record"},
@@ -120,6 +124,10 @@ const (
 // HeaderPassed says that another broker passed a request on, because it does not lead. It confers nothing: it is
 // not passed on again.
 const HeaderPassed = "PIM-Passed"
+
+// HeaderSource is the address that a passed-on request came from, by the word of the broker that passed it on. It is believed
+// only on a connection of a broker that the policy lists.
+const HeaderSource = "PIM-Source"
 
 // MaxHeaderProof is the largest decoded header proof in bytes.
 const MaxHeaderProof = 12 << 10

@@ -36,6 +36,13 @@ type Whoami struct {
 	Operator   bool                 `json:"operator"`
 	Auditor    bool                 `json:"auditor"`
 	Keys       []statement.Key      `json:"keys"`
+	Factor     FactorView           `json:"factor,omitzero"`
+}
+
+// FactorView is how a person's codes stand.
+type FactorView struct {
+	Enrolled    bool           `json:"enrolled"`
+	LockedUntil statement.Time `json:"locked_until,omitzero"` // no code is taken before; none: they are not locked
 }
 
 // Roles answers GET /v1/roles, sorted by name.
@@ -51,9 +58,31 @@ type RoleView struct {
 	Sudo      []policy.SudoRule    `json:"sudo"`
 	Longest   statement.Seconds    `json:"longest"`
 	Default   statement.Seconds    `json:"default"`
-	Approvals int                  `json:"approvals"` // 0: none needed
+	Approvals int                  `json:"approvals"` // of the first part of the quorum; 0: none needed
 	Approvers []statement.Person   `json:"approvers"` // without the caller, who never approves an own request
 	Eligible  bool                 `json:"eligible"`  // may the caller ask
+
+	// From policies of version 2 on, each left out while it says nothing. Who reads the policy has it at first hand.
+	Parts          []policy.Part     `json:"parts,omitempty"`          // of the quorum, when there are several
+	Fallback       []policy.Fallback `json:"fallback,omitempty"`       // who stands in, and after how long
+	Factors        policy.Factors    `json:"factors,omitzero"`         // beside a signature
+	ReasonLeast    int               `json:"reason_least,omitzero"`    // characters
+	ApproverReason bool              `json:"approver_reason,omitzero"` // approvers say why
+	Ticket         string            `json:"ticket,omitzero"`          // RE2 that the whole ticket matches
+	Emergency      bool              `json:"emergency,omitzero"`       // opens at once, alarms, and is reviewed
+	PlainKey       bool              `json:"plain_key,omitzero"`       // opens without approval for a signature without touch
+	Hours          *policy.Hours     `json:"hours,omitzero"`           // brokers' word
+	Networks       []string          `json:"networks,omitempty"`       // brokers' word
+	Hook           bool              `json:"hook,omitzero"`            // somebody else is asked first; brokers' word
+	Budget         *BudgetView       `json:"budget,omitzero"`          // the caller's; brokers' word
+	EligibleUntil  statement.Time    `json:"eligible_until,omitzero"`  // when the caller's eligibility ends; none: it does not, or there is none
+}
+
+// BudgetView is what one person may use of a role, and has used: so much window time within each span of Per.
+type BudgetView struct {
+	Time statement.Seconds `json:"time"`
+	Per  statement.Seconds `json:"per"`
+	Used statement.Seconds `json:"used"` // what open grants still have before them included
 }
 
 // State is where a request stands.
@@ -89,6 +118,22 @@ type RequestView struct {
 	Decisions []DecisionView       `json:"decisions"`
 	Grant     *broker.GrantID      `json:"grant"` // null until approved
 	Dossier   broker.Dossier       `json:"dossier"`
+
+	// What only brokers know; each left out while there is nothing to say.
+	Judged broker.Judged `json:"judged,omitzero"` // by the broker that took the request
+	More   int           `json:"more,omitzero"`   // approvals that a hook demands beside the role's own
+	Budget *BudgetView   `json:"budget,omitzero"` // the asker's, of a role that has one
+	First  bool          `json:"first,omitzero"`  // the asker never had this role before, as far as the record goes back
+}
+
+// Reviews answers GET /v1/reviews: emergency grants that nobody has looked at yet, the oldest first.
+type Reviews struct {
+	Reviews []broker.Review `json:"reviews"`
+}
+
+// Renewals answers GET /v1/renewals: wishes for a later end of an eligibility that no policy has answered, the oldest first.
+type Renewals struct {
+	Renewals []broker.Renewal `json:"renewals"`
 }
 
 // Need is a missing part of the quorum: Count more of From.

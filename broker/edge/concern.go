@@ -1,11 +1,13 @@
 package edge
 
 import (
+	"net/http"
 	"slices"
 	"strings"
 
 	"pim-ssh/broker"
 	"pim-ssh/broker/api"
+	"pim-ssh/broker/policy"
 	"pim-ssh/broker/statement"
 )
 
@@ -59,41 +61,79 @@ func (a asking) find(what string, find func(string) (broker.Request, error), gra
 	}
 }
 
-func requests(a asking) (any, error) {
+func requests(a asking) ([]broker.Request, error) {
 	all, err := a.all()
 	if err != nil {
 		return nil, err
 	}
-	return a.requestViews(a.seen(func(r broker.Request) bool { return all || r.StateAt(a.now) == broker.StatePending })), nil
+	return a.seen(func(r broker.Request) bool { return all || r.StateAt(a.now) == broker.StatePending }), nil
 }
 
-func inbox(a asking) (any, error) {
+func inbox(a asking) ([]broker.Request, error) {
 	found := a.state.Inbox(a.person, a.now)
 	slices.Reverse(found)
-	return a.requestViews(found), nil
+	return found, nil
 }
 
-func request(a asking) (any, error) {
-	r, err := a.find("request", a.state.FindRequest, false)
+// requests makes a handler of a function that finds requests. What the log knows of them beside the state is looked up once
+// the state is let go.
+func (s *Server) requests(find func(asking) ([]broker.Request, error)) handler {
+	return func(w http.ResponseWriter, r *http.Request) (any, error) {
+		var found []broker.Request
+		answer := api.Requests{}
+		_, err := s.read(func(a asking) (any, error) {
+			var err error
+			if found, err = find(a); err != nil {
+				return nil, err
+			}
+			for _, one := range found {
+				answer.Requests = append(answer.Requests, a.requestView(one))
+			}
+			return nil, nil
+		})(w, r)
+		if err != nil {
+			return nil, err
+		}
+		s.habits.learn(r.Context(), s.cluster.Events)
+		for i, one := range found {
+			s.recollect(&answer.Requests[i], one)
+		}
+		return answer, nil
+	}
+}
+
+// request answers with one request.
+func (s *Server) request(w http.ResponseWriter, r *http.Request) (any, error) {
+	one := s.requests(func(a asking) ([]broker.Request, error) {
+		found, err := a.find("request", a.state.FindRequest, false)
+		return []broker.Request{found}, err
+	})
+	answer, err := one(w, r)
 	if err != nil {
 		return nil, err
 	}
-	return a.requestView(r), nil
+	return answer.(api.Requests).Requests[0], nil
 }
 
-func (a asking) requestViews(found []broker.Request) api.Requests {
-	answer := api.Requests{}
-	for _, r := range found {
-		answer.Requests = append(answer.Requests, a.requestView(r))
-	}
-	return answer
+func reviews(a asking) (any, error) {
+	open := slices.DeleteFunc(a.state.Reviews(), func(r broker.Review) bool {
+		return !a.doc.Auditor(a.person) && !broker.MayReview(a.doc, r, a.person)
+	})
+	return api.Reviews{Reviews: open}, nil
+}
+
+func renewals(a asking) (any, error) {
+	open := slices.DeleteFunc(a.state.Renewals(), func(r broker.Renewal) bool {
+		return !a.doc.Steward(a.person) && r.Person != a.person
+	})
+	return api.Renewals{Renewals: open}, nil
 }
 
 func (a asking) requestView(r broker.Request) api.RequestView {
 	view := api.RequestView{
 		ID: r.ID, Role: r.Body.Role, Scope: r.Body.Hosts, Person: r.Body.Person, State: r.StateAt(a.now), Reason: r.Body.Reason,
 		Ticket: r.Body.Ticket, Duration: r.Body.Duration, FiledAt: r.FiledAt, ExpiresAt: r.Body.Expires,
-		Decisions: decisions(r.Dossier), Dossier: r.Dossier,
+		Decisions: decisions(r.Dossier), Dossier: r.Dossier, More: r.More, Budget: a.budget(r.Body.Person, r.Body.Role),
 	}
 	if view.State == broker.StatePending {
 		view.Needs = a.state.Needs(r.ID, a.now)
@@ -102,6 +142,15 @@ func (a asking) requestView(r broker.Request) api.RequestView {
 		view.Grant = &r.Grant.ID
 	}
 	return view
+}
+
+// budget is what a person has used of a role; nil of one that has no budget.
+func (a asking) budget(person statement.Person, name statement.RoleName) *api.BudgetView {
+	b := a.doc.Roles[name].Budget
+	if b == (policy.Budget{}) {
+		return nil
+	}
+	return &api.BudgetView{Time: b.Time, Per: b.Per, Used: a.state.Used(person, name, b.Per, a.now)}
 }
 
 // decisions reads the dossier's decisions for display. Their signatures held when they were filed: verifying them again for

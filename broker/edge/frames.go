@@ -293,6 +293,16 @@ func concerns(event broker.Event) (statement.Person, broker.Stem) {
 		return "", e.Grant.Stem()
 	case *broker.CertificateIssued:
 		return "", e.Grant.Stem()
+	case *broker.GrantStarted:
+		return "", e.Grant.Stem()
+	case *broker.GrantReviewed:
+		return e.Person, e.Grant.Stem()
+	case *broker.RenewalAsked:
+		return e.Person, ""
+	case *broker.FactorEnrolled:
+		return e.Person, ""
+	case *broker.FactorReset:
+		return e.Of, ""
 	case *broker.StatementRefused:
 		return e.Person, ""
 	case *broker.EpochBegun:

@@ -78,8 +78,14 @@ func newMatrix(t *testing.T) *matrix {
 		erin := doc.People["erin"]
 		erin.Keys = append(erin.Keys, signtest.Public(old))
 		doc.People["erin"] = erin
+		fire := doc.Roles["db-admin"]
+		fire.Emergency, fire.PlainKey, fire.Eligible = true, true, []policy.Name{"alice"}
+		fire.Dated = []policy.Eligibility{{Who: "erin", Until: forger.Now() + 3600}}
+		doc.Roles["fire"] = fire
 	}, nil)}
 	s := m.stage
+	s.granted("alice", "fire", "db1", forger.Key(t))
+	s.submit(s.world.Sign(statement.Renewal{Head: s.world.Head(statement.KindRenewal, "erin"), Role: "fire", Until: forger.Now() + 7200, Reason: "matrix"}, "erin"))
 	m.grant = s.granted("alice", "db-admin", "db1", forger.Key(t), "bob")
 	s.removeKey("erin", signtest.Public(old))
 	gone, goneSigner := forger.PrivateKey(t)
@@ -201,6 +207,12 @@ func (m *matrix) answer(route api.Route, c caller) (string, error) {
 	case api.RouteInbox:
 		all, err := c.client.Inbox(ctx)
 		return count(len(all)), err
+	case api.RouteReviews:
+		all, err := c.client.Reviews(ctx)
+		return count(len(all)), err
+	case api.RouteRenewals:
+		all, err := c.client.Renewals(ctx)
+		return count(len(all)), err
 	case api.RouteHosts:
 		all, err := c.client.Hosts(ctx)
 		return count(len(all)), err
@@ -224,6 +236,9 @@ func (m *matrix) answer(route api.Route, c caller) (string, error) {
 		return "ok", err
 	case api.RoutePeerEvents:
 		_, err := c.peers.Events(ctx, m.stage.world.Chain.Current().Brokers["b1"], 0)
+		return "ok", err
+	case api.RoutePeerSum:
+		_, err := c.peers.Sum(ctx, m.stage.world.Chain.Current().Brokers["b1"], 1)
 		return "ok", err
 	case api.RoutePeerStatus:
 		status, err := c.peers.Status(ctx, "b1", m.stage.world.Chain.Current().Brokers["b1"], 0)

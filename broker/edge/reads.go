@@ -103,6 +103,11 @@ func whoami(a asking) (any, error) {
 		Person: a.person, Account: entry.Account, Deployment: a.state.Chain().Deployment(), Policy: a.state.Chain().Ref(),
 		Steward: a.doc.Steward(a.person), Operator: a.doc.Operator(a.person), Auditor: a.doc.Auditor(a.person), Keys: entry.Keys,
 	}
+	sealed, locked := a.state.FactorOf(a.person)
+	who.Factor.Enrolled = len(sealed) > 0
+	if a.now < locked {
+		who.Factor.LockedUntil = locked
+	}
 	for _, role := range slices.Sorted(maps.Keys(a.doc.Roles)) {
 		if a.doc.Eligible(a.person, role) {
 			who.Eligible = append(who.Eligible, role)
@@ -120,8 +125,9 @@ func roles(a asking) (any, error) {
 			Role: name, Accounts: role.Accounts, Sudo: role.Sudo, Longest: role.Longest, Default: role.Default,
 			Eligible: a.doc.Eligible(a.person, name),
 		}
-		if !role.Approvals.None {
-			view.Approvals = role.Approvals.Count
+		a.limits(&view, role)
+		if parts := role.Parts(); len(parts) > 0 {
+			view.Approvals = parts[0].Count
 			view.Approvers = slices.DeleteFunc(a.doc.Approvers(name), func(p statement.Person) bool { return p == a.person })
 		}
 		for _, host := range enrolled {
@@ -132,6 +138,17 @@ func roles(a asking) (any, error) {
 		answer.Roles = append(answer.Roles, view)
 	}
 	return answer, nil
+}
+
+// limits says what policies of version 2 brought.
+func (a asking) limits(view *api.RoleView, role policy.Role) {
+	if parts := role.Parts(); len(parts) > 1 {
+		view.Parts = parts
+	}
+	view.Fallback, view.Factors, view.ReasonLeast, view.ApproverReason, view.Ticket = role.Fallback, role.Factors, role.ReasonLeast, role.ApproverReason, role.Ticket
+	view.Emergency, view.PlainKey, view.Hours, view.Networks, view.Hook = role.Emergency, role.PlainKey, role.Hours, role.Networks, role.Hook != nil
+	view.Budget = a.budget(a.person, view.Role)
+	view.EligibleUntil = broker.EligibleUntil(a.doc, a.person, view.Role)
 }
 
 // hosts lists the enrolled hosts. Last seen is the later of the last report in the log and what this broker saw itself.

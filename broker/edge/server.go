@@ -3,6 +3,7 @@ package edge
 import (
 	"cmp"
 	"context"
+	"crypto/ed25519"
 	"io"
 	"log/slog"
 	"net"
@@ -17,6 +18,7 @@ import (
 	"pim-ssh/broker"
 	"pim-ssh/broker/api"
 	"pim-ssh/broker/audit"
+	"pim-ssh/broker/edge/judge"
 	"pim-ssh/broker/policy"
 	"pim-ssh/broker/statement"
 )
@@ -65,7 +67,8 @@ type Config struct {
 	Peers   *api.Peers // calls other brokers; nil with Peer
 	Member  Member
 	CA      ssh.Signer
-	Record  audit.Source // this broker's record: its newest checkpoint and its tiles
+	Seeds   ed25519.PrivateKey // this broker's identity, which opens seeds; nil: it opens none
+	Record  audit.Source       // this broker's record: its newest checkpoint and its tiles
 	Now     func() statement.Time
 	Random  io.Reader
 	Log     *slog.Logger
@@ -78,6 +81,8 @@ type Server struct {
 	peers    *api.Peers
 	member   Member
 	ca       ssh.Signer
+	identity ed25519.PrivateKey // opens seeds
+	hooks    *judge.Hooks
 	record   audit.Source
 	now      func() statement.Time
 	random   io.Reader
@@ -93,6 +98,7 @@ type Server struct {
 	pace     pace // of people's and hosts' keys
 	strange  pace // of all others: whoever makes keys shares with those who do, and with nobody else
 	seen     sightings
+	habits   habits
 	patience time.Duration // how long a watcher may take for one frame
 	stopping chan struct{} // closed when Serve ends: streams end too
 }
@@ -100,7 +106,7 @@ type Server struct {
 // New makes a server with the table of routes bound.
 func New(config Config) *Server {
 	s := &Server{
-		cluster: config.Cluster, peer: config.Peer, peers: config.Peers, member: config.Member, ca: config.CA, record: config.Record, now: config.Now,
+		cluster: config.Cluster, peer: config.Peer, peers: config.Peers, member: config.Member, ca: config.CA, identity: config.Seeds, hooks: judge.NewHooks(config.Random), record: config.Record, now: config.Now,
 		random: config.Random, log: config.Log, mux: http.NewServeMux(), filing: make(chan struct{}, maxFiling), large: make(chan struct{}, maxLarge),
 		pace: pace{members: true}, slotWait: headerTimeout, patience: frameTimeout, stopping: make(chan struct{}),
 	}
@@ -123,11 +129,13 @@ func (s *Server) handlers() map[api.RouteName]handler {
 		api.RouteStatements: s.statements,
 		api.RouteWhoami:     s.read(whoami),
 		api.RouteRoles:      s.read(roles),
-		api.RouteRequests:   s.read(requests),
-		api.RouteRequest:    s.read(request),
+		api.RouteRequests:   s.requests(requests),
+		api.RouteRequest:    s.request,
 		api.RouteGrants:     s.read(grants),
 		api.RouteGrant:      s.grant,
-		api.RouteInbox:      s.read(inbox),
+		api.RouteInbox:      s.requests(inbox),
+		api.RouteReviews:    s.read(reviews),
+		api.RouteRenewals:   s.read(renewals),
 		api.RouteHosts:      s.read(s.hosts),
 		api.RouteWatch:      s.watch,
 		api.RouteCheckpoint: s.recordFile,

@@ -4,6 +4,7 @@ import (
 	"context"
 	"io"
 	"net/http"
+	"net/netip"
 	"time"
 
 	"pim-ssh/broker"
@@ -49,7 +50,7 @@ func (s *Server) statements(w http.ResponseWriter, r *http.Request) (any, error)
 	if passed, err := s.passOn(w, r, body); passed || err != nil {
 		return nil, err
 	}
-	outcome, err := s.propose(r.Context(), proof, command)
+	outcome, err := s.propose(r.Context(), proof, command, s.source(r))
 	if err != nil {
 		return nil, err
 	}
@@ -62,19 +63,20 @@ func (s *Server) statements(w http.ResponseWriter, r *http.Request) (any, error)
 
 // propose has the cluster decide, within the share of the key that signed. What leaves nothing in the log (a repetition,
 // a stranger) costs nothing: sending somebody else's statement again takes nothing from them.
-func (s *Server) propose(ctx context.Context, proof statement.Proof, command broker.Command) (broker.Outcome, error) {
+func (s *Server) propose(ctx context.Context, proof statement.Proof, command broker.Command, source netip.Addr) (broker.Outcome, error) {
 	large := len(proof.Payload) > statement.MaxPayload
 	if large {
 		if err := s.mayBeStewards(ctx, proof); err != nil {
 			return broker.Outcome{}, err
 		}
 	}
-	key, err := signer(proof, command)
+	key, said, err := signer(proof, command)
 	if err != nil {
 		s.rubbish.Add(1)
 		return broker.Outcome{}, broker.Refuse(broker.Invalid, "let pim-ssh sign it", "%w", err)
 	}
 	var before uint64
+	var asked *question
 	share, steward := &s.strange, false
 	if err := s.cluster.View(ctx, func(state *broker.State) {
 		before = state.Index()
@@ -83,6 +85,7 @@ func (s *Server) propose(ctx context.Context, proof statement.Proof, command bro
 		if _, isHost := state.HostOf(key); isPerson || isHost {
 			share = &s.pace
 		}
+		asked = s.asks(state, proof, said, key)
 	}); err != nil {
 		return broker.Outcome{}, err
 	}
@@ -95,6 +98,9 @@ func (s *Server) propose(ctx context.Context, proof statement.Proof, command bro
 	}
 	if err := s.mayChange(ctx, command); err != nil {
 		share.give(key)
+		return broker.Outcome{}, err
+	}
+	if command, err = s.stamp(ctx, asked, command, source); err != nil {
 		return broker.Outcome{}, err
 	}
 	outcome, err := s.cluster.Propose(ctx, command)
@@ -115,20 +121,20 @@ func (s *Server) mayBeStewards(ctx context.Context, proof statement.Proof) error
 	})
 }
 
-// signer is the key that made a proof's first signature, which holds.
-func signer(proof statement.Proof, command broker.Command) (statement.Key, error) {
+// signer is the key that made a proof's first signature, which holds, and what it signed; nil for a policy.
+func signer(proof statement.Proof, command broker.Command) (statement.Key, statement.Body, error) {
 	if command.Kind == broker.AdoptPolicy {
 		signers, err := statement.OpenPayload(statement.KindPolicy, proof)
 		if err != nil {
-			return "", err
+			return "", nil, err
 		}
-		return signers[0].Key, nil
+		return signers[0].Key, nil, nil
 	}
 	opened, err := statement.Open(proof)
 	if err != nil {
-		return "", err
+		return "", nil, err
 	}
-	return opened.Signers[0].Key, nil
+	return opened.Signers[0].Key, opened.Body, nil
 }
 
 // takeSlot waits for one of the slots that bound how many statements are in hand.

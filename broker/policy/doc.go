@@ -8,5 +8,5 @@
 // Deny is the zero value everywhere: a zero Document knows nobody, a zero Selector selects no host, a zero Chain
 // places no reference, and a list that is empty means nobody.
 //
-// Read document.go first, then check.go, then chain.go.
+// Read document.go first, then limits.go (what documents of version 2 brought), then check.go, then chain.go.
 package policy

@@ -12,6 +12,9 @@ import (
 	"testing/cryptotest"
 	"testing/synctest"
 	"time"
+
+	"pim-ssh/broker/statement"
+	"pim-ssh/cluster"
 )
 
 // What `make soak` says.
@@ -103,6 +106,31 @@ func TestTheJudgeReports(t *testing.T) {
 			}
 			t.Errorf("ten seeds, and nothing of %v was said", c.words)
 		})
+	}
+}
+
+// TestOnlyWhatAMajorityOutlivesIsLostForEver holds the storm to what it may do: it took a disk away while a member that had been
+// taken out, and was gone, still had its vote (seed 48).
+func TestOnlyWhatAMajorityOutlivesIsLostForEver(t *testing.T) {
+	var votes []cluster.Seat
+	for _, name := range []statement.BrokerName{"b1", "b2", "b3", "b4"} {
+		votes = append(votes, cluster.Seat{Name: name, Votes: true})
+	}
+	for what, c := range map[string]struct {
+		votes int
+		gone  string
+		want  bool
+	}{
+		"one of two":                         {2, "b1", false},
+		"one of three":                       {3, "b1", true},
+		"one of four":                        {4, "b1", true},
+		"two of four, one of them taken out": {4, "b1 b4", false},
+		"two of three":                       {3, "b1 b2", false},
+		"nobody knows who votes":             {0, "", false},
+	} {
+		if got := majority(votes[:c.votes], func(s cluster.Seat) bool { return !strings.Contains(c.gone, string(s.Name)) }); got != c.want {
+			t.Errorf("%s: %t", what, got)
+		}
 	}
 }
 

@@ -55,6 +55,7 @@ type Cluster struct {
 
 	mu    sync.Mutex
 	shift statement.Seconds // how far everybody's right time is ahead of the bubble's
+	clock statement.Time    // the latest that any broker's has shown
 	dirs  int
 	found []string // what went wrong by itself
 }
@@ -160,6 +161,19 @@ func (c *Cluster) Now() statement.Time {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return statement.TimeOf(time.Now()).Add(c.shift)
+}
+
+// shown notes what a broker's clock has shown.
+func (c *Cluster) shown(at statement.Time) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.clock = max(c.clock, at)
+}
+
+func (c *Cluster) latestShown() statement.Time {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.clock
 }
 
 // Close stops every broker, waits for the dead ones' goroutines, and removes the disks.
@@ -363,6 +377,14 @@ func (l *life) latest() (now statement.Time) {
 
 // Up reports whether there is a process.
 func (b *Broker) Up() bool { return b.current() != nil }
+
+// index is how many events a broker shows, or 0 when it shows nothing.
+func (c *Cluster) index(b *Broker) (index uint64) {
+	if l := b.current(); l != nil {
+		_ = l.node.View(context.Background(), func(s *broker.State) { index = s.Index() }) // 0
+	}
+	return index
+}
 
 // Leader returns the broker that leads as far as most say, or "".
 func (c *Cluster) Leader() statement.BrokerName {

@@ -332,6 +332,7 @@ func (r *Run) clockJump(ctx context.Context, d *dice) {
 
 // setClock sets a broker's clock.
 func (r *Run) setClock(b *Broker, ahead statement.Seconds) {
+	r.cluster.shown(b.now())
 	b.mu.Lock()
 	b.ahead = ahead
 	b.mu.Unlock()
@@ -352,12 +353,47 @@ func (r *Run) catchUp() {
 			latest = max(latest, l.latest())
 		}
 	}
+	r.setClocks(latest, "the log is there already")
+}
+
+// setClocks sets everybody's right time ahead, if it is behind.
+func (r *Run) setClocks(to statement.Time, why string) {
 	c := r.cluster
-	if lead := latest.Sub(c.Now()); lead > 0 {
-		r.note("every clock is set %d s ahead: the log is there already", lead)
+	if lead := to.Sub(c.Now()); lead > 0 {
+		r.note("every clock is set %d s ahead: %s", lead, why)
 		c.mu.Lock()
 		c.shift += lead
 		c.mu.Unlock()
+	}
+}
+
+// mindClocks sets clocks after what the log says until operators have done what they had begun, and to the latest time that any
+// clock has shown when nobody answers for long: what was stamped by that clock and has not been committed may stand in the one log
+// that can still lead, and the others do not take it before its time has come. Operators would do that, or wait.
+func (r *Run) mindClocks() {
+	done := make(chan struct{})
+	go func() {
+		r.procedures.Wait()
+		close(done)
+	}()
+	silent := time.Duration(0)
+	for over := false; !over; {
+		time.Sleep(patience / 5)
+		r.catchUp()
+		leader := r.cluster.Leader()
+		if leader == "" || r.cluster.index(r.cluster.brokers[leader]) == 0 {
+			silent += patience / 5
+		} else {
+			silent = 0
+		}
+		if silent >= patience {
+			r.setClocks(r.cluster.latestShown(), "nobody answers, and one clock has shown that")
+		}
+		select {
+		case <-done:
+			over = silent == 0 || silent >= patience
+		default:
+		}
 	}
 }
 
@@ -369,6 +405,9 @@ func (r *Run) handOver(_ context.Context, d *dice) {
 		}
 	}
 }
+
+// patience is how long operators look at a cluster that does not answer.
+const patience = 15 * time.Second
 
 // heal ends every fault.
 func (r *Run) heal() {
@@ -387,9 +426,8 @@ func (r *Run) heal() {
 		r.cluster.Wires.freeze(name, false)
 	}
 	r.startAll()
-	time.Sleep(5 * time.Second) // what was committed before reaches everybody
-	r.catchUp()
-	r.procedures.Wait() // what operators have begun
+	time.Sleep(2 * time.Second) // what was committed before reaches everybody
+	r.mindClocks()
 	r.startAll()
 	time.Sleep(5 * time.Second)
 	r.catchUp()

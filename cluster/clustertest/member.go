@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"strings"
 	"syscall"
 	"time"
 
@@ -135,6 +136,13 @@ func (r *Run) takeOut(b *Broker) error {
 	if err := r.order(statement.Remove, b, b.joined, false); err != nil {
 		return err
 	}
+	ctx, cancel := context.WithTimeout(context.Background(), operatorPatience)
+	defer cancel()
+	for !r.released(b) && !r.canLose(b) { // it runs for as long as its vote is needed
+		if pause(ctx, 100*time.Millisecond) != nil {
+			return fmt.Errorf("%s, removed, is still a member after %s", b.Name, operatorPatience)
+		}
+	}
 	b.mu.Lock()
 	b.out = true
 	b.mu.Unlock()
@@ -142,10 +150,21 @@ func (r *Run) takeOut(b *Broker) error {
 	return nil
 }
 
+// released reports whether every other broker runs and knows that one is no member any more.
+func (r *Run) released(b *Broker) bool {
+	for _, name := range r.cluster.Members() {
+		l := r.cluster.brokers[name].current()
+		if name != b.Name && (l == nil || slices.ContainsFunc(l.node.Seats(), func(s cluster.Seat) bool { return s.Name == b.Name })) {
+			return false
+		}
+	}
+	return true
+}
+
 // canLose reports whether the others go on without a broker for ever: all of them run, know each other as members, and are a
-// majority without it. Losing more than that is lost quorum, for which there is restore.
+// majority of all that vote. Losing more than that is lost quorum, for which there is restore.
 func (r *Run) canLose(b *Broker) bool {
-	var votes []string
+	var votes []cluster.Seat
 	for _, name := range r.cluster.Members() {
 		l := r.cluster.brokers[name].current()
 		if l == nil && name != b.Name {
@@ -154,19 +173,29 @@ func (r *Run) canLose(b *Broker) bool {
 		if l == nil {
 			continue
 		}
-		var mine []string
-		for _, seat := range l.node.Seats() {
-			if seat.Votes && seat.Disk == r.cluster.brokers[seat.Name].disk() {
-				mine = append(mine, string(seat.Name)) // else a disk that is lost already
-			}
-		}
-		slices.Sort(mine)
+		mine := slices.DeleteFunc(l.node.Seats(), func(s cluster.Seat) bool { return !s.Votes })
+		slices.SortFunc(mine, func(x, y cluster.Seat) int { return strings.Compare(string(x.Name), string(y.Name)) })
 		if votes != nil && !slices.Equal(mine, votes) {
 			return false
 		}
 		votes = mine
 	}
-	return len(votes) > 2
+	return majority(votes, func(s cluster.Seat) bool {
+		other := r.cluster.brokers[s.Name]
+		return other != b && !other.idle() && s.Disk == other.disk()
+	})
+}
+
+// majority reports whether most of those that vote are still there. One that was taken out, or whose disk is lost already, counts
+// among them until raft has let it go.
+func majority(votes []cluster.Seat, there func(cluster.Seat) bool) bool {
+	n := 0
+	for _, s := range votes {
+		if there(s) {
+			n++
+		}
+	}
+	return 2*n > len(votes)
 }
 
 // replaced takes a broker's disk away and brings the broker back with an empty one.

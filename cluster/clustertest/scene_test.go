@@ -1,7 +1,6 @@
 package clustertest
 
 import (
-	"context"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -42,14 +41,6 @@ func (c *Cluster) within(t *testing.T, what string, holds func(*Broker) bool) {
 		}
 		_ = pause(t.Context(), 20*time.Millisecond) // the loop looks
 	}
-}
-
-// index is how many events a broker shows, or 0 when it shows nothing.
-func (c *Cluster) index(b *Broker) (index uint64) {
-	if l := b.current(); l != nil {
-		_ = l.node.View(context.Background(), func(s *broker.State) { index = s.Index() }) // 0
-	}
-	return index
 }
 
 // file has whoever leads record a refusal, which is one event.

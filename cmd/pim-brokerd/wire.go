@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"crypto/ed25519"
 	"crypto/rand"
 	"crypto/tls"
 	"errors"
@@ -16,6 +17,7 @@ import (
 	"sync/atomic"
 	"syscall"
 	"time"
+	_ "time/tzdata" // the hours of roles are those of zones, also on a machine that knows none
 
 	"github.com/coreos/go-systemd/v22/daemon"
 	"golang.org/x/crypto/ssh"
@@ -71,6 +73,7 @@ func runCommand(ctx context.Context, words *flag.FlagSet, args []string) error {
 // secrets are this broker's private keys.
 type secrets struct {
 	identity    statement.Key
+	private     ed25519.PrivateKey // identity's: opens seeds
 	certificate tls.Certificate
 	ca          ssh.Signer
 	log         ssh.Signer // signs checkpoints
@@ -93,7 +96,7 @@ func readSecrets(c config) (secrets, error) {
 		return secrets{}, err
 	}
 	log, err := signer.Open(c.Log)
-	return secrets{identity, certificate, ca, log}, err
+	return secrets{identity, private, certificate, ca, log}, err
 }
 
 // member is one running broker.
@@ -140,13 +143,15 @@ func (m *member) run(told context.Context, node *cluster.Node, ready func() erro
 	ctx, cancel := context.WithCancel(context.WithoutCancel(told))
 	defer cancel()
 	record := &effect.Record{Dir: m.record, Key: m.secrets.log, Events: node, Log: m.log}
-	server := edge.New(edge.Config{Cluster: node, Peer: m, Peers: m.calls, Member: m, CA: m.secrets.ca, Record: record.Read, Now: clock, Random: rand.Reader, Log: m.log})
+	server := edge.New(edge.Config{Cluster: node, Peer: m, Peers: m.calls, Member: m, CA: m.secrets.ca, Seeds: m.secrets.private, Record: record.Read, Now: clock, Random: rand.Reader, Log: m.log})
 	sweep := &effect.Sweep{Cluster: leading{node}, Now: clock, Every: sweepEvery, Log: m.log}
+	alarm := &effect.Alarm{Events: node, Now: clock, Log: m.log}
 	parts := []func() error{
 		func() error { return m.front.Run(ctx) },
 		func() error { return server.Serve(ctx, m.front.HTTP()) },
 		func() error { sweep.Run(ctx); return nil },
 		func() error { record.Run(ctx); return nil },
+		func() error { alarm.Run(ctx); return nil },
 		func() error { return m.announce(ctx, node, ready) },
 		func() error { m.status(ctx, node); return nil },
 		func() error { return stopped(ctx, node) },

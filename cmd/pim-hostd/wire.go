@@ -44,16 +44,6 @@ const (
 
 var random = rand.Reader
 
-// journal logs to standard error, which systemd keeps; the journal has its own clock.
-func journal() *slog.Logger {
-	return slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{ReplaceAttr: func(groups []string, a slog.Attr) slog.Attr {
-		if a.Key == slog.TimeKey && len(groups) == 0 {
-			return slog.Attr{}
-		}
-		return a
-	}}))
-}
-
 func openSpool(log *slog.Logger) (*agent.Spool, error) {
 	if err := os.MkdirAll(stateDir, 0o755); err != nil {
 		return nil, err

@@ -65,7 +65,7 @@ func (r reading) goesOn() []string {
 	if r.request.Extends == "" {
 		return nil
 	}
-	return []string{r.request.Extends + " ends then: its sessions go on under this one"}
+	return []string{"the sessions of " + r.request.Extends}
 }
 
 // touchShown says what a security key's signature shows of its holder.

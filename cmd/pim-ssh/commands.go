@@ -37,12 +37,12 @@ func commands(d *desk) *cobra.Command {
 		id, title string
 		commands  []*cobra.Command
 	}{
-		{"everybody", "For everybody:", []*cobra.Command{joinCommand(d), whoamiCommand(d), rolesCommand(d), explainCommand(d), versionCommand(d)}},
-		{"engineers", "For engineers:", []*cobra.Command{requestCommand(d), statusCommand(d), extendCommand(d), withdrawCommand(d), returnCommand(d), sshCommand(d), certCommand(d)}},
-		{"approvers", "For approvers:", []*cobra.Command{inboxCommand(d), showCommand(d), approveCommand(d), denyCommand(d), revokeCommand(d)}},
+		{"everybody", "For everybody:", []*cobra.Command{joinCommand(d), whoamiCommand(d), rolesCommand(d), explainCommand(d), totpCommand(d), versionCommand(d)}},
+		{"engineers", "For engineers:", []*cobra.Command{requestCommand(d), statusCommand(d), extendCommand(d), withdrawCommand(d), returnCommand(d), renewCommand(d), sshCommand(d), certCommand(d)}},
+		{"approvers", "For approvers:", []*cobra.Command{inboxCommand(d), showCommand(d), approveCommand(d), denyCommand(d), revokeCommand(d), reviewCommand(d)}},
 		{"operators", "For operators:", []*cobra.Command{hostCommand(d), clusterCommand(d)}},
 		{"stewards", "For stewards:", []*cobra.Command{policyCommand(d)}},
-		{"auditors", "For auditors:", []*cobra.Command{auditCommand(d)}},
+		{"auditors", "For auditors:", []*cobra.Command{auditCommand(d), standingCommand(d)}},
 		{"ssh", "For ssh itself:", []*cobra.Command{knownHostsCommand(d)}},
 	} {
 		root.AddGroup(&cobra.Group{ID: group.id, Title: group.title})

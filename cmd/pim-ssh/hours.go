@@ -52,7 +52,7 @@ func nextDay(span policy.Span) policy.Span {
 func spanOfWeek(first, last policy.Span) string {
 	begins, ends := first.From/minutesInDay, (first.Until-1)/minutesInDay
 	if begins != ends { // over midnight
-		return fmt.Sprintf("%s %s - %s %s", weekdays[begins], ofDay(first.From), weekdays[ends], ofDay(first.Until))
+		return first.String()
 	}
 	days := weekdays[begins]
 	if until := last.From / minutesInDay; until != begins {

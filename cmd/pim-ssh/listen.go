@@ -14,12 +14,15 @@ type ear struct {
 	*contact
 	heard     *uint64     // log index after which the stream goes on
 	stream    *api.Stream // nil while none is open
+	past      bool        // what is said before the first beat happened before anybody listened
+	others    bool        // what others do is news too: a beat tells that the log has grown, though not by what
+	reached   uint64      // how far it had grown when the owner last looked
 	lookAgain time.Time
 }
 
 // listening begins after a log index; nil is the beginning.
 func (c *contact) listening(after *uint64) *ear {
-	return &ear{contact: c, heard: after, lookAgain: c.now().Add(time.Minute)}
+	return &ear{contact: c, heard: after, past: after == nil, lookAgain: c.now().Add(time.Minute)}
 }
 
 // nextWord waits for the next event of the person. A stream that breaks is opened again after a pause with jitter. When the
@@ -37,7 +40,11 @@ func (e *ear) nextWord(ctx context.Context) error {
 			e.heard, e.stream = e.stream.Position(), nil
 			return pause(ctx, err)
 		}
-		if len(frame.Event) > 0 || e.overdue() {
+		if e.past && frame.Beat == 0 {
+			continue
+		}
+		if e.past || len(frame.Event) > 0 || e.grown(frame) || e.overdue() {
+			e.past = false
 			return nil
 		}
 	}
@@ -56,6 +63,15 @@ func (e *ear) listen(ctx context.Context) error {
 	e.stream = stream
 	context.AfterFunc(ctx, stream.Close)
 	return nil
+}
+
+// grown reports whether a beat says that somebody did something.
+func (e *ear) grown(frame api.Frame) bool {
+	if !e.others || frame.Index == nil || *frame.Index == e.reached {
+		return false
+	}
+	e.reached = *frame.Index
+	return true
 }
 
 // overdue makes a wait look again every minute even if no event came: a broker that withholds events is no news, and some

@@ -69,6 +69,7 @@ func TestStories(t *testing.T) {
 			"as": onStage((*stage).as), "broker": onStage((*stage).broker), "exits": exits, "eventually": eventually,
 			"firstline": firstLine, "enrol": onStage((*stage).enrol), "sshd": onStage((*stage).sshd), "keyfile": onStage((*stage).keyfile),
 			"interrupt": interrupt, "id": firstID, "agekey": ageKey,
+			"revise": onStage((*stage).revise), "phone": onStage((*stage).phone), "code": onStage((*stage).code),
 		},
 	})
 }
@@ -82,6 +83,7 @@ type stage struct {
 	seats map[string]*stagedSeat
 	stops []func()
 	dev   *exec.Cmd
+	seeds map[string][]byte // what people's phones hold
 }
 
 type stagedSeat struct{ socket string }

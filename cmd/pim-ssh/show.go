@@ -8,7 +8,6 @@ import (
 
 	"pim-ssh/broker/api"
 	"pim-ssh/broker/statement"
-	"pim-ssh/cmd/pim-ssh/term"
 )
 
 func showCommand(d *desk) *cobra.Command {
@@ -33,11 +32,6 @@ func showCommand(d *desk) *cobra.Command {
 	}
 }
 
-// fullCard is what was verified, and then, marked as such, what the brokers alone say.
-func (c *contact) fullCard(r reading, view api.RequestView) term.Card {
-	return r.card(c.pin, c.clock())
-}
-
 // present prints a request in full; in JSON the grant when it was asked for by a grant's id.
 func (c *contact) present(ctx context.Context, r reading, view api.RequestView, id string) error {
 	now := c.clock()
@@ -51,7 +45,10 @@ func (c *contact) present(ctx context.Context, r reading, view api.RequestView, 
 	case r.grant != nil && strings.HasPrefix(id, "g-"):
 		return c.term.JSON(r.grantAsJSON(now, c.endedBy(ctx, r)))
 	}
-	return c.term.JSON(r.asJSON(now))
+	said := r.asJSON(now)
+	word := c.word(r, view)
+	said.Brokers = &word
+	return c.term.JSON(said)
 }
 
 // endedBy is who ended the grant, by the broker's word: an end travels without its statement. "" when nobody did, a policy
@@ -66,59 +63,4 @@ func (c *contact) endedBy(ctx context.Context, r reading) statement.Person {
 	}
 	view, _ := client.Grant(ctx, string(r.grantID()))
 	return view.EndedBy
-}
-
-func inboxCommand(d *desk) *cobra.Command {
-	return &cobra.Command{
-		Use:   "inbox",
-		Short: "list the requests you can decide now",
-		Args:  none("pim-ssh inbox"),
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			c, err := d.contact(cmd.Context())
-			if err != nil {
-				return err
-			}
-			return c.inbox(cmd.Context())
-		},
-	}
-}
-
-func (c *contact) inbox(ctx context.Context) error {
-	client, err := c.as(ctx)
-	if err != nil {
-		return err
-	}
-	views, err := client.Inbox(ctx)
-	if err != nil {
-		return err
-	}
-	now := c.clock()
-	var rows [][]string
-	for _, view := range views {
-		r, ok := c.believe(view.Dossier, string(view.ID))
-		if !ok || r.mayDecide(c.pin, now) != nil {
-			continue
-		}
-		if c.json() {
-			if err := c.term.JSON(r.asJSON(now)); err != nil {
-				return err
-			}
-			continue
-		}
-		rows = append(rows, inboxRow(r, now))
-	}
-	if len(rows) > 0 {
-		c.term.Table([]string{"ID", "WHO", "ROLE", "HOSTS", "FOR", "ASKED", "WHY"}, rows)
-		c.term.Say("decide with: pim-ssh approve ID, or pim-ssh deny ID --why …")
-	} else if !c.json() {
-		c.term.Say("nothing waits for you")
-	}
-	return nil
-}
-
-func inboxRow(r reading, now statement.Time) []string {
-	asked := roughly(now.Sub(r.request.Created)) + " ago"
-	return []string{
-		short(r.id()), string(r.request.Person), string(r.request.Role), joined(r.request.Hosts), span(r.request.Duration), asked, r.request.Reason,
-	}
 }

@@ -171,14 +171,17 @@ func (c *crowd) quit() {
 // needsNobody asks for what is granted at once, and gives it back.
 func (c *crowd) needsNobody(draw *mathrand.Rand, person statement.Person) {
 	asked := c.world.Ask(person, "web-deploy", "web1", 600, c.world.People[person], nil)
-	c.accepted(person, asked)
-	c.ends(draw, person, asked)
+	if c.accepted(person, asked) {
+		c.ends(draw, person, asked)
+	}
 }
 
 // needsOne asks for what one approver grants, or denies, or the asker withdraws, or two of these at once.
 func (c *crowd) needsOne(draw *mathrand.Rand, person statement.Person) {
 	asked := c.world.Ask(person, "db-admin", "db1", 600, c.world.People[person], nil)
-	c.accepted(person, asked)
+	if !c.accepted(person, asked) {
+		return
+	}
 	approver := []statement.Person{"bob", "carol", "gwen"}[draw.IntN(3)]
 	approve := filing{approver, c.world.Approve(approver, asked, nil)}
 	deny := filing{"carol", c.decide("carol", statement.Deny, asked)}
@@ -195,8 +198,7 @@ func (c *crowd) needsOne(draw *mathrand.Rand, person statement.Person) {
 	case 3:
 		granted = c.oneOf(approve, withdraw) == 0
 	default:
-		c.accepted(approve.by, approve.proof)
-		granted = true
+		granted = c.accepted(approve.by, approve.proof)
 	}
 	if granted {
 		c.ends(draw, person, asked)
@@ -206,30 +208,42 @@ func (c *crowd) needsOne(draw *mathrand.Rand, person statement.Person) {
 // needsTwo asks for what two approvers grant, who may decide at the same time.
 func (c *crowd) needsTwo(draw *mathrand.Rand, person statement.Person) {
 	asked := c.world.Ask(person, "root", "db1", 600, c.world.People[person], nil)
-	c.accepted(person, asked)
+	if !c.accepted(person, asked) {
+		return
+	}
 	var both sync.WaitGroup
+	var approved atomic.Int32
 	for _, approver := range []statement.Person{"carol", "gwen"} {
-		both.Go(func() { c.accepted(approver, c.world.Approve(approver, asked, nil)) })
+		both.Go(func() {
+			if c.accepted(approver, c.world.Approve(approver, asked, nil)) {
+				approved.Add(1)
+			}
+		})
 	}
 	both.Wait()
-	c.ends(draw, person, asked)
+	if approved.Load() == 2 {
+		c.ends(draw, person, asked)
+	}
 }
 
 // ends ends the grant that a request became: its holder does, an operator does, or both at once.
 func (c *crowd) ends(draw *mathrand.Rand, person statement.Person, asked statement.Proof) {
 	grant := broker.StemOf(asked.Hash()).Grant()
 	c.learn(fact{grant, false})
+	var ended bool
 	back := filing{person, c.end(person, statement.Return, asked)}
 	revoke := filing{"dave", c.end("dave", statement.Revoke, asked)}
 	switch draw.IntN(4) {
 	case 0:
-		c.oneOf(back, revoke)
+		ended = c.oneOf(back, revoke) >= 0
 	case 1:
-		c.accepted(revoke.by, revoke.proof)
+		ended = c.accepted(revoke.by, revoke.proof)
 	default:
-		c.accepted(back.by, back.proof)
+		ended = c.accepted(back.by, back.proof)
 	}
-	c.learn(fact{grant, true})
+	if ended {
+		c.learn(fact{grant, true})
+	}
 }
 
 func (c *crowd) decide(by statement.Person, verdict statement.Verdict, asked statement.Proof) statement.Proof {
@@ -253,11 +267,13 @@ type filing struct {
 	proof statement.Proof
 }
 
-// accepted files a statement that nothing speaks against.
-func (c *crowd) accepted(by statement.Person, proof statement.Proof) {
-	if err := c.file(filing{by, proof}); err != nil && c.t.Context().Err() == nil {
+// accepted files a statement that nothing speaks against, and reports whether it was taken: what rests on it has no ground else.
+func (c *crowd) accepted(by statement.Person, proof statement.Proof) bool {
+	err := c.file(filing{by, proof})
+	if err != nil && c.t.Context().Err() == nil {
 		c.t.Errorf("%s is refused: %v\n%s", by, err, proof.Payload)
 	}
+	return err == nil
 }
 
 // oneOf files two statements at once that exclude each other, and returns which was accepted.

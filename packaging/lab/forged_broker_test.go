@@ -8,6 +8,7 @@ import (
 	"crypto/rand"
 	"io"
 	"net/http"
+	"slices"
 	"testing"
 	"time"
 
@@ -25,7 +26,7 @@ const staleAfter statement.Seconds = 4
 func (g *ground) owned(t *testing.T) {
 	g.honest(t)
 	t.Run("the host files its enrolment, signed by the operator's token and its own identity", g.enrolled)
-	for _, f := range forgeries {
+	for _, f := range slices.Concat(forgeries, factorForgeries) {
 		if f.wire {
 			t.Run(f.sentence, func(t *testing.T) { g.try(t, f) })
 		}

@@ -4,6 +4,7 @@ package lab
 
 import (
 	"encoding/json"
+	"slices"
 	"strings"
 	"testing"
 
@@ -255,7 +256,7 @@ func keyOf(t testing.TB, signer ssh.Signer) statement.Key {
 // statements puts every forged dossier before the host.
 func (g *ground) statements(t *testing.T) {
 	g.honest(t)
-	for _, f := range forgeries {
+	for _, f := range slices.Concat(forgeries, factorForgeries) {
 		t.Run(f.sentence, func(t *testing.T) { g.try(t, f) })
 	}
 	t.Run("a dossier file that says more than a dossier may", func(t *testing.T) {

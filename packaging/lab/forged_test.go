@@ -22,16 +22,21 @@ import (
 // broker that the attacker owns. h4 joins late and knows nothing of what was ended before.
 func TestForgedAccess(t *testing.T) {
 	t.Parallel()
-	second := forger.Key(t)
-	w := forger.New(t, func(doc *policy.Document) { besiege(t, doc, second) })
+	second, keys := forger.Key(t), newTouches()
+	w := forger.New(t, func(doc *policy.Document) {
+		besiege(t, doc, second)
+		guard(t, doc, keys)
+	})
 	s := &stage{labtest.Up(t, "--brokers", "0", "--hosts", "4"), w}
-	siege := &siege{stage: s, bobs: second, twin: w.Twin(), wire: own(t, s)}
+	siege := &siege{stage: s, bobs: second, keys: keys, twin: w.Twin(), wire: own(t, s)}
 	db1 := siege.ground(t, "db1", "db", deaf)
 	t.Run("statements", db1.statements)
+	t.Run("what opens where those were refused", db1.guarded)
 	t.Run("windows", db1.windows)
 	t.Run("certificates", db1.certificates)
 	h3 := siege.ground(t, "h3", "db", listening)
 	t.Run("an owned broker", h3.owned)
+	t.Run("the alarm on an owned broker's wire", h3.rings)
 	t.Run("enrolment", func(t *testing.T) { siege.enrolment(t, db1, "h4") })
 	t.Run("shown again", func(t *testing.T) { siege.again(t, db1, h3, "h4") })
 	web1 := siege.ground(t, "web1", "web", deaf)
@@ -43,6 +48,7 @@ func TestForgedAccess(t *testing.T) {
 type siege struct {
 	*stage
 	bobs forgerSigner  // bob's second key
+	keys touches       // nobody else's: real security keys of people, which report what the test has them report
 	twin *forger.World // another deployment of the same people, keys and brokers
 	wire *forger.Broker
 }

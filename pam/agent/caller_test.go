@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 
@@ -195,6 +196,7 @@ type serving struct {
 	*Agent
 	m               *machine
 	pam, principals string
+	stop            func() // ends the agent and gives its lock back
 }
 
 // serve starts the machine's agent for the length of the test.
@@ -219,12 +221,14 @@ func (m *machine) run(a *Agent) *serving {
 	done := make(chan error, 1)
 	ctx, stop := contextOf(m.t)
 	go func() { done <- a.Run(ctx, sockets) }()
-	m.t.Cleanup(func() {
+	s.stop = sync.OnceFunc(func() {
 		stop()
 		if err := <-done; err != nil {
 			m.t.Errorf("agent: %v", err)
 		}
+		_ = a.Close()
 	})
+	m.t.Cleanup(s.stop)
 	return s
 }
 

@@ -138,6 +138,35 @@ func (w *World) Granted(p statement.Person, role statement.RoleName, host statem
 	return d
 }
 
+// Extension is an honest dossier of the same person and role that goes on where another ends, for its first host.
+func (w *World) Extension(of broker.Dossier, duration statement.Seconds, key ssh.Signer, bend func(*statement.Request), approvers ...statement.Person) broker.Dossier {
+	w.T.Helper()
+	return w.ExtensionBy(w.grantOf(of).Person, of, duration, key, bend, approvers...)
+}
+
+// ExtensionBy is Extension asked by anybody.
+func (w *World) ExtensionBy(p statement.Person, of broker.Dossier, duration statement.Seconds, key ssh.Signer, bend func(*statement.Request), approvers ...statement.Person) broker.Dossier {
+	w.T.Helper()
+	g := w.grantOf(of)
+	d := broker.Dossier{Request: w.Ask(p, g.Role, g.Hosts[0], duration, key, func(r *statement.Request) {
+		r.Extends, r.At = string(g.ID), g.Until
+		if bend != nil {
+			bend(r)
+		}
+	})}
+	for _, a := range approvers {
+		d.Decisions = append(d.Decisions, w.Approve(a, d.Request, nil))
+	}
+	return d
+}
+
+func (w *World) grantOf(d broker.Dossier) broker.Grant {
+	w.T.Helper()
+	g, err := broker.Prove(w.Chain, d)
+	w.must(err)
+	return g
+}
+
 // Certificate is what an honest broker would issue for a dossier's first key; bend may change it before the CA signs.
 func (w *World) Certificate(d broker.Dossier, key ssh.Signer, bend func(*ssh.Certificate)) *ssh.Certificate {
 	w.T.Helper()

@@ -1,0 +1,143 @@
+package main
+
+import (
+	"bytes"
+	"crypto/hmac"
+	"crypto/sha1"
+	"encoding/base32"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/rogpeppe/go-internal/testscript"
+	"golang.org/x/sys/unix"
+)
+
+// revise FILE has dave, the steward, sign and publish the policy of `broker` with the roles of FILE added. In FILE, @3d@ is a moment
+// three days from now; whatever number stands there. Whoever sits at a desk goes on sitting there.
+func (s *stage) revise(ts *testscript.TestScript, _ bool, args []string) {
+	before, err := os.ReadFile(filepath.Join(s.work, "dev", "policy.yaml"))
+	ts.Check(err)
+	roles := regexp.MustCompile(`@([0-9]+)d@`).ReplaceAllStringFunc(ts.ReadFile(args[0]), func(in string) string {
+		days, err := strconv.Atoi(strings.Trim(in, "@d"))
+		ts.Check(err)
+		return time.Now().UTC().AddDate(0, 0, days).Format(time.RFC3339)
+	})
+	revised := filepath.Join(s.work, "revised.yaml")
+	ts.Check(os.WriteFile(revised, append(before, roles...), 0o600))
+	sitting := map[string]string{"SSH_AUTH_SOCK": ts.Getenv("SSH_AUTH_SOCK")}
+	for key := range seatEnvironment("") {
+		sitting[key] = ts.Getenv(key)
+	}
+	s.as(ts, false, []string{"dave"})
+	ts.Check(ts.Exec("pim-ssh", "policy", "sign", revised, "--yes", "-o", filepath.Join(s.work, "revised.chain")))
+	ts.Check(ts.Exec("pim-ssh", "policy", "apply", filepath.Join(s.work, "revised.chain")))
+	for key, value := range sitting {
+		ts.Setenv(key, value)
+	}
+}
+
+// code NAME PERSON STEPS keeps the code of a person's phone in a variable: of the present step of 30 s, or of one so many away.
+func (s *stage) code(ts *testscript.TestScript, _ bool, args []string) {
+	away, err := strconv.ParseInt(args[2], 10, 64)
+	ts.Check(err)
+	ts.Setenv(args[0], codeOf(s.seeds[args[1]], time.Now().Unix()/30+away))
+}
+
+// codeOf is RFC 6238 as it stands there, so that our own is not its only witness.
+func codeOf(seed []byte, step int64) string {
+	mac := hmac.New(sha1.New, seed)
+	binary.Write(mac, binary.BigEndian, step)
+	sum := mac.Sum(nil)
+	at := sum[len(sum)-1] & 15
+	return fmt.Sprintf("%06d", binary.BigEndian.Uint32(sum[at:])&0x7fffffff%1000000)
+}
+
+// phone PERSON STEPS COMMAND ARG... runs a command on a terminal of its own, takes the secret that it shows into the person's
+// phone, and types the code of so many steps away. What the terminal showed is in the file "terminal".
+func (s *stage) phone(ts *testscript.TestScript, neg bool, args []string) {
+	away, err := strconv.ParseInt(args[1], 10, 64)
+	ts.Check(err)
+	near, far, err := terminalPair()
+	ts.Check(err)
+	defer near.Close()
+	cmd := exec.Command(args[2], args[3:]...)
+	var out, talk bytes.Buffer
+	cmd.Path, err = lookIn(ts.Getenv("PATH"), args[2])
+	ts.Check(err)
+	cmd.Stdin, cmd.Stdout, cmd.Stderr, cmd.Dir = far, &out, &talk, s.work
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Setctty: true}
+	for _, name := range []string{"PATH", "HOME", "SSH_AUTH_SOCK", "XDG_RUNTIME_DIR", "XDG_CONFIG_HOME", "XDG_STATE_HOME"} {
+		cmd.Env = append(cmd.Env, name+"="+ts.Getenv(name))
+	}
+	ts.Check(cmd.Start())
+	far.Close()
+	shown := s.scan(ts, near, args[0], away)
+	err = cmd.Wait()
+	ts.Logf("[terminal]\n%s[stdout]\n%s[stderr]\n%s", shown, out.String(), talk.String())
+	ts.Check(os.WriteFile(filepath.Join(s.work, "terminal"), []byte(shown), 0o600))
+	ts.Check(os.WriteFile(filepath.Join(s.work, "printed"), out.Bytes(), 0o600))
+	if (err != nil) != neg {
+		ts.Fatalf("%v: %v", args[2:], err)
+	}
+}
+
+var shownSecret = regexp.MustCompile(`secret=([A-Z2-7]+)`)
+
+// scan reads the terminal to its end, and answers the question for the code once the secret was shown.
+func (s *stage) scan(ts *testscript.TestScript, near *os.File, person string, away int64) string {
+	var shown strings.Builder
+	buffer := make([]byte, 4096)
+	for answered := false; ; {
+		n, err := near.Read(buffer)
+		shown.Write(buffer[:n])
+		if err != nil {
+			return shown.String()
+		}
+		secret := shownSecret.FindStringSubmatch(shown.String())
+		if answered || secret == nil || !strings.HasSuffix(shown.String(), "shows now: ") {
+			continue
+		}
+		seed, err := base32.StdEncoding.WithPadding(base32.NoPadding).DecodeString(secret[1])
+		ts.Check(err)
+		if s.seeds == nil {
+			s.seeds = map[string][]byte{}
+		}
+		s.seeds[person], answered = seed, true
+		fmt.Fprintln(near, codeOf(seed, time.Now().Unix()/30+away))
+	}
+}
+
+func lookIn(path, program string) (string, error) {
+	for _, dir := range filepath.SplitList(path) {
+		if found := filepath.Join(dir, program); exists(found) {
+			return found, nil
+		}
+	}
+	return "", errors.New("no " + program)
+}
+
+// terminalPair is a pseudo-terminal: the near end is ours.
+func terminalPair() (near, far *os.File, err error) {
+	near, err = os.OpenFile("/dev/ptmx", os.O_RDWR, 0)
+	if err != nil {
+		return nil, nil, err
+	}
+	if err = unix.IoctlSetPointerInt(int(near.Fd()), unix.TIOCSPTLCK, 0); err != nil {
+		return nil, nil, err
+	}
+	n, err := unix.IoctlGetInt(int(near.Fd()), unix.TIOCGPTN)
+	if err != nil {
+		return nil, nil, err
+	}
+	far, err = os.OpenFile(fmt.Sprintf("/dev/pts/%d", n), os.O_RDWR|syscall.O_NOCTTY, 0)
+	return near, far, err
+}
