@@ -18,7 +18,11 @@ import (
 	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
+	"golang.org/x/crypto/ssh"
 	"golang.org/x/sys/unix"
+
+	"pim-ssh/broker/statement"
+	"pim-ssh/broker/statement/signtest"
 )
 
 // revise FILE has dave, the steward, sign and publish the policy of `broker` with the roles of FILE added. In FILE, @3d@ is a moment
@@ -31,6 +35,7 @@ func (s *stage) revise(ts *testscript.TestScript, _ bool, args []string) {
 		ts.Check(err)
 		return time.Now().UTC().AddDate(0, 0, days).Format(time.RFC3339)
 	})
+	before = s.withTokens(ts, before)
 	revised := filepath.Join(s.work, "revised.yaml")
 	ts.Check(os.WriteFile(revised, append(before, roles...), 0o600))
 	sitting := map[string]string{"SSH_AUTH_SOCK": ts.Getenv("SSH_AUTH_SOCK")}
@@ -43,6 +48,31 @@ func (s *stage) revise(ts *testscript.TestScript, _ bool, args []string) {
 	for key, value := range sitting {
 		ts.Setenv(key, value)
 	}
+}
+
+// withTokens lists everybody's security key beside their plain one.
+func (s *stage) withTokens(ts *testscript.TestScript, policy []byte) []byte {
+	listed := regexp.MustCompile(`(?m)^  (alice|erin|bob|carol|gwen): \{keys: \["([^"]*)"\]\}$`)
+	return listed.ReplaceAllFunc(policy, func(line []byte) []byte {
+		person := string(listed.FindSubmatch(line)[1])
+		public, err := statement.KeyOf(signtest.SecurityEd25519(person).PublicKey())
+		ts.Check(err)
+		return bytes.Replace(line, []byte(`"]}`), []byte(`", "`+string(public)+`"]}`), 1)
+	})
+}
+
+// token PERSON [FLAGS] puts the person's security key into an ssh-agent beside their plain one: an agent that loads no certificates.
+// Flags are what the key reports of its holder: `touched`, or both that and `verified`, which is what it does without them.
+func (s *stage) token(ts *testscript.TestScript, _ bool, args []string) {
+	key := signtest.SecurityEd25519(args[0])
+	if len(args) > 1 && args[1] == "touched" {
+		key = key.WithFlags(signtest.Presence)
+	}
+	data, err := os.ReadFile(filepath.Join(s.keys, args[0]))
+	ts.Check(err)
+	plain, err := ssh.ParsePrivateKey(data)
+	ts.Check(err)
+	ts.Setenv("SSH_AUTH_SOCK", signtest.Agent(s.t, plain, key))
 }
 
 // code NAME PERSON STEPS keeps the code of a person's phone in a variable: of the present step of 30 s, or of one so many away.
