@@ -92,17 +92,47 @@ func codeOf(seed []byte, step int64) string {
 }
 
 // phone PERSON STEPS COMMAND ARG... runs a command on a terminal of its own, takes the secret that it shows into the person's
-// phone, and types the code of so many steps away. What the terminal showed is in the file "terminal".
+// phone, and types the code of so many steps away. What the terminal showed is in the file "terminal", what went to
+// standard output in "printed", and to standard error in "said".
 func (s *stage) phone(ts *testscript.TestScript, neg bool, args []string) {
 	away, err := strconv.ParseInt(args[1], 10, 64)
 	ts.Check(err)
+	s.onTerminal(ts, neg, args[2:], "shows now: ", func(shown string) string {
+		secret := shownSecret.FindStringSubmatch(shown)
+		if secret == nil {
+			ts.Fatalf("no secret is shown")
+		}
+		seed, err := base32.StdEncoding.WithPadding(base32.NoPadding).DecodeString(secret[1])
+		ts.Check(err)
+		if s.seeds == nil {
+			s.seeds = map[string][]byte{}
+		}
+		s.seeds[args[0]] = seed
+		return codeOf(seed, time.Now().Unix()/30+away)
+	})
+}
+
+var shownSecret = regexp.MustCompile(`secret=([A-Z2-7]+)`)
+
+// overtake PERSON ID has whoever sits here read a request, somebody else approve it meanwhile, and the reader say yes then. The
+// reader's command fails, and what it said is in the file "said".
+func (s *stage) overtake(ts *testscript.TestScript, _ bool, args []string) {
+	s.onTerminal(ts, true, []string{"pim-ssh", "approve", args[1]}, "[y/N] ", func(string) string {
+		s.as(ts, false, args[:1])
+		ts.Check(ts.Exec("pim-ssh", "approve", args[1], "--yes"))
+		return "y"
+	})
+}
+
+// onTerminal runs a command on a terminal of its own and answers the one question it asks there.
+func (s *stage) onTerminal(ts *testscript.TestScript, fails bool, args []string, question string, answer func(shown string) string) {
 	near, far, err := terminalPair()
 	ts.Check(err)
 	defer near.Close()
-	cmd := exec.Command(args[2], args[3:]...)
-	var out, talk bytes.Buffer
-	cmd.Path, err = lookIn(ts.Getenv("PATH"), args[2])
+	program, err := lookIn(ts.Getenv("PATH"), args[0])
 	ts.Check(err)
+	var out, talk bytes.Buffer
+	cmd := exec.Command(program, args[1:]...)
 	cmd.Stdin, cmd.Stdout, cmd.Stderr, cmd.Dir = far, &out, &talk, s.work
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Setctty: true}
 	for _, name := range []string{"PATH", "HOME", "SSH_AUTH_SOCK", "XDG_RUNTIME_DIR", "XDG_CONFIG_HOME", "XDG_STATE_HOME"} {
@@ -110,20 +140,19 @@ func (s *stage) phone(ts *testscript.TestScript, neg bool, args []string) {
 	}
 	ts.Check(cmd.Start())
 	far.Close()
-	shown := s.scan(ts, near, args[0], away)
+	shown := converse(near, question, answer)
 	err = cmd.Wait()
 	ts.Logf("[terminal]\n%s[stdout]\n%s[stderr]\n%s", shown, out.String(), talk.String())
 	ts.Check(os.WriteFile(filepath.Join(s.work, "terminal"), []byte(shown), 0o600))
 	ts.Check(os.WriteFile(filepath.Join(s.work, "printed"), out.Bytes(), 0o600))
-	if (err != nil) != neg {
-		ts.Fatalf("%v: %v", args[2:], err)
+	ts.Check(os.WriteFile(filepath.Join(s.work, "said"), talk.Bytes(), 0o600))
+	if (err != nil) != fails {
+		ts.Fatalf("%v: %v", args, err)
 	}
 }
 
-var shownSecret = regexp.MustCompile(`secret=([A-Z2-7]+)`)
-
-// scan reads the terminal to its end, and answers the question for the code once the secret was shown.
-func (s *stage) scan(ts *testscript.TestScript, near *os.File, person string, away int64) string {
+// converse reads a terminal to its end, and answers the first time that the question is asked.
+func converse(near *os.File, question string, answer func(shown string) string) string {
 	var shown strings.Builder
 	buffer := make([]byte, 4096)
 	for answered := false; ; {
@@ -132,17 +161,10 @@ func (s *stage) scan(ts *testscript.TestScript, near *os.File, person string, aw
 		if err != nil {
 			return shown.String()
 		}
-		secret := shownSecret.FindStringSubmatch(shown.String())
-		if answered || secret == nil || !strings.HasSuffix(shown.String(), "shows now: ") {
-			continue
+		if !answered && strings.HasSuffix(shown.String(), question) {
+			answered = true
+			fmt.Fprintln(near, answer(shown.String()))
 		}
-		seed, err := base32.StdEncoding.WithPadding(base32.NoPadding).DecodeString(secret[1])
-		ts.Check(err)
-		if s.seeds == nil {
-			s.seeds = map[string][]byte{}
-		}
-		s.seeds[person], answered = seed, true
-		fmt.Fprintln(near, codeOf(seed, time.Now().Unix()/30+away))
 	}
 }
 

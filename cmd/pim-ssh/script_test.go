@@ -69,7 +69,7 @@ func TestStories(t *testing.T) {
 			"as": onStage((*stage).as), "broker": onStage((*stage).broker), "exits": exits, "eventually": eventually,
 			"firstline": firstLine, "enrol": onStage((*stage).enrol), "sshd": onStage((*stage).sshd), "keyfile": onStage((*stage).keyfile),
 			"interrupt": interrupt, "id": firstID, "agekey": ageKey,
-			"revise": onStage((*stage).revise), "phone": onStage((*stage).phone), "token": onStage((*stage).token), "code": onStage((*stage).code),
+			"revise": onStage((*stage).revise), "phone": onStage((*stage).phone), "token": onStage((*stage).token), "overtake": onStage((*stage).overtake), "code": onStage((*stage).code),
 		},
 	})
 }
