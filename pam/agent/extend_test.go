@@ -304,6 +304,19 @@ func TestAChainOfExtensions(t *testing.T) {
 	}
 }
 
+// A link that somebody revoked carries nothing on, though what extends it is live.
+func TestAChainEndsWhereALinkWasRevoked(t *testing.T) {
+	x := newExtended(t, nil)
+	second := x.extend(x.first, nil)
+	third := x.extend(second, nil)
+	x.shows(second, third)
+	x.wantArmed(x.first, third)
+	x.ends(second, broker.EndedByRevoke)
+	x.wantArmed(x.first, x.first)
+	x.pass(601)
+	x.wantRuns(x.runs, false)
+}
+
 // An agent dies at any time; the next one finds the deadlines in the dossiers again, and believes no clock that was set back.
 func TestAnExtensionOverARestart(t *testing.T) {
 	for sentence, c := range map[string]struct {
