@@ -79,11 +79,11 @@ func (x *extended) wantArmed(unit, end broker.Dossier) {
 	if err != nil {
 		x.t.Fatal(err)
 	}
-	x.m.units.mu.Lock()
-	defer x.m.units.mu.Unlock()
-	if got := x.m.units.windows[unit.Stem()].Until; got != g.Until {
-		x.t.Errorf("%s is armed for %s, want %s\n%s", unit.Stem(), got, g.Until, x.m.log)
-	}
+	waitFor(x.t, string(unit.Stem())+" armed for "+g.Until.String(), func() bool {
+		x.m.units.mu.Lock()
+		defer x.m.units.mu.Unlock()
+		return x.m.units.windows[unit.Stem()].Until == g.Until
+	})
 }
 
 func (x *extended) wantRuns(c *callerProcess, alive bool) {
