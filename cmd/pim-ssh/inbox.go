@@ -124,6 +124,7 @@ func inboxRow(r reading, now statement.Time) []string {
 func (c *contact) watchInbox(ctx context.Context) error {
 	told := map[string]bool{}
 	heard := c.listening(nil)
+	heard.others = true
 	c.term.Say("watching; decide with: pim-ssh approve ID, or pim-ssh deny ID --why …")
 	for {
 		err := c.sayNew(ctx, told)

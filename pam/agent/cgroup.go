@@ -150,7 +150,7 @@ func (p Place) moveTo(to Place) error {
 			return err
 		}
 		for _, pid := range pids {
-			if err := to.admit(pid); err != nil {
+			if err := to.take(pid); err != nil {
 				return err
 			}
 		}
@@ -158,8 +158,8 @@ func (p Place) moveTo(to Place) error {
 	return fmt.Errorf("processes of %s fork faster than they can be moved", p.dirs[0])
 }
 
-// admit moves a process into the cgroup in every tree; one that is gone is forgiven.
-func (p Place) admit(pid int) error {
+// take moves a process here; one that is gone needs no place.
+func (p Place) take(pid int) error {
 	for _, dir := range p.dirs {
 		err := os.WriteFile(filepath.Join(dir, "cgroup.procs"), strconv.AppendInt(nil, int64(pid), 10), 0)
 		if err != nil && !errors.Is(err, unix.ESRCH) {
