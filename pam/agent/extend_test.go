@@ -79,11 +79,11 @@ func (x *extended) wantArmed(unit, end broker.Dossier) {
 	if err != nil {
 		x.t.Fatal(err)
 	}
-	x.m.units.mu.Lock()
-	defer x.m.units.mu.Unlock()
-	if got := x.m.units.windows[unit.Stem()].Until; got != g.Until {
-		x.t.Errorf("%s is armed for %s, want %s\n%s", unit.Stem(), got, g.Until, x.m.log)
-	}
+	waitFor(x.t, string(unit.Stem())+" armed for "+g.Until.String(), func() bool {
+		x.m.units.mu.Lock()
+		defer x.m.units.mu.Unlock()
+		return x.m.units.windows[unit.Stem()].Until == g.Until
+	})
 }
 
 func (x *extended) wantRuns(c *callerProcess, alive bool) {
@@ -302,6 +302,19 @@ func TestAChainOfExtensions(t *testing.T) {
 	for _, d := range []broker.Dossier{x.first, second, third} {
 		x.m.wantStands(d.Stem(), false)
 	}
+}
+
+// A link that somebody revoked carries nothing on, though what extends it is live.
+func TestAChainEndsWhereALinkWasRevoked(t *testing.T) {
+	x := newExtended(t, nil)
+	second := x.extend(x.first, nil)
+	third := x.extend(second, nil)
+	x.shows(second, third)
+	x.wantArmed(x.first, third)
+	x.ends(second, broker.EndedByRevoke)
+	x.wantArmed(x.first, x.first)
+	x.pass(601)
+	x.wantRuns(x.runs, false)
 }
 
 // An agent dies at any time; the next one finds the deadlines in the dossiers again, and believes no clock that was set back.
