@@ -114,3 +114,18 @@ func TestThreatOneApproversDecisionsStayBounded(t *testing.T) {
 		t.Errorf("the dossier holds %d decisions of one person", held)
 	}
 }
+
+// A recovery code typed while codes are locked stands in the record in clear: it serves no more.
+func TestThreatMFAARecoveryCodeTypedWhileLockedIsUsedUp(t *testing.T) {
+	sc := coded(t, 0)
+	for range MaxFailures {
+		sc.refused(Denied, sc.asksWith("alice", "db-admin", "000000", "db1"), judging(wrong()))
+	}
+	third := Judged{Code: &CodeJudged{Right: true, Recovery: 3}}
+	refusedFor(t, sc, Denied, sc.asksWith("alice", "db-admin", "abcde-fgh23", "db1"), "locked until", judging(third))
+	if f := sc.s.factors["alice"]; f.Failures != MaxFailures || f.LockedUntil == 0 {
+		t.Errorf("it unlocked them: %+v", f)
+	}
+	sc.now = sc.s.factors["alice"].LockedUntil
+	refusedFor(t, sc, Denied, sc.asksWith("alice", "db-admin", "abcde-fgh23", "db1"), "recovery code 3 was used before", judging(third))
+}
