@@ -129,3 +129,16 @@ func TestThreatMFAARecoveryCodeTypedWhileLockedIsUsedUp(t *testing.T) {
 	sc.now = sc.s.factors["alice"].LockedUntil
 	refusedFor(t, sc, Denied, sc.asksWith("alice", "db-admin", "abcde-fgh23", "db1"), "recovery code 3 was used before", judging(third))
 }
+
+// What is left, and cannot be helped by hosts: nobody but honest brokers attests when a statement was made. With all brokers owned,
+// an asker and somebody who stands in need not wait, and a yes that was good for five minutes is good for whoever backdates the
+// other one. This test says so, and fails should it ever be better.
+func TestKnownOwnedBrokersAndTwoLiarsNeedNotWait(t *testing.T) {
+	sc := limited(t, func(_ *policy.Document, r *policy.Role) { r.Fallback = []policy.Fallback{{After: 600, From: []policy.Name{"dave"}}} })
+	sc.now += 700
+	p := sc.with(func(r *statement.Request) { r.Created -= 600 })
+	d := Dossier{Request: p, Decisions: []statement.Proof{sc.approves("dave", p)}}
+	if _, err := Judge(sc.chain, d, at("db1"), sc.now); err != nil {
+		t.Error(err)
+	}
+}

@@ -37,6 +37,9 @@ func eligibleSince(c policy.Chain, a asked, from statement.Time) (earlier [][]po
 	last = never
 	for revision := a.Policy.Revision; revision < c.Ref().Revision; revision++ {
 		doc, _ := c.At(revision)
+		if role := doc.Roles[a.Role]; len(role.Dated) == 0 && len(role.Active) == 0 {
+			continue
+		}
 		entries, until := eligibleAt(doc, a, from)
 		if len(entries) == 0 || bounded(entries) == nil {
 			continue
