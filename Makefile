@@ -12,7 +12,9 @@ CFLAGS := -std=c11 -O2 -g -Wall -Wextra -Werror -Wshadow -Wconversion -Wcast-qua
 GO_BUILD := go build -trimpath -buildvcs=false -ldflags='-s -w -X main.version=$(VERSION)'
 PROCESSES := ./cmd/pim-brokerd ./pam/pamtest
 RACED := ./broker ./broker/api ./broker/edge ./broker/effect ./broker/policy ./broker/statement ./cluster
-# Not watched by the race detector, which costs a third of its time: Go's own curve arithmetic, which sees no memory of ours.
+# Not watched by the race detector: what one goroutine does alone, byte after byte of one file or step after step of one value
+# (unit has it), and, which costs a third of its time, Go's own curve arithmetic, which sees no memory of ours.
+ALONE := ^TestEach(AlteredByte|Truncation)|^TestAThousandFlippedBytes|^TestHistoryCosts|^TestInEveryHistory|^TestTheReserveHolds
 CURVE := crypto/internal/fips140/edwards25519/...
 RUN ?= .
 FUZZTIME ?= 30s
@@ -55,9 +57,9 @@ lint: deps
 	go vet -tags lab ./... && shellcheck -x -P packaging/lab packaging/lab/lab packaging/lab/*.sh packaging/nfpm/{build.sh,*.{postinst,prerm,postrm}} .ci/*
 	go run $(STATICCHECK) -tags lab ./...
 unit: # -short: a fifth of the random runs; all of them in make lab-soak
-	@.ci/gotest -short -p 4 $$(go list ./... | grep -vxF "$$(go list $(PROCESSES))")
+	@.ci/gotest -short -p 6 $$(go list ./... | grep -vxF "$$(go list $(PROCESSES))")
 race:
-	@.ci/gotest -short -p 4 -race '-gcflags=$(CURVE)=-race=0' $(RACED)
+	@.ci/gotest -short -p 6 -race '-gcflags=$(CURVE)=-race=0' -skip '$(ALONE)' $(RACED)
 
 test: check chaos-test process-test lab-test ## everything
 chaos-test: deps ## twenty seeds of chaos in virtual time

@@ -256,7 +256,7 @@ func TestAWipedBrokerComesBackUnderLoad(t *testing.T) {
 		ctx, stop := context.WithCancel(t.Context())
 		var filing sync.WaitGroup
 		filing.Go(func() {
-			pace := time.NewTicker(5 * time.Millisecond)
+			pace := time.NewTicker(50 * time.Millisecond)
 			defer pace.Stop()
 			for ; ctx.Err() == nil; <-pace.C {
 				if err := r.propose(r.leader()); broker.KindOf(err) != broker.Missing && broker.KindOf(err) != broker.Unavailable {

@@ -28,7 +28,7 @@ func (s *stream) change(with func()) {
 }
 
 // take reads what there is; without any it says what to wait for.
-func (s *stream) take(p []byte) (n int, err error, news chan struct{}, until time.Time) {
+func (s *stream) take(p []byte) (n int, news chan struct{}, until time.Time, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	switch n = copy(p, s.data); {
@@ -39,12 +39,12 @@ func (s *stream) take(p []byte) (n int, err error, news chan struct{}, until tim
 	case !s.until.IsZero() && !time.Now().Before(s.until):
 		err = os.ErrDeadlineExceeded
 	}
-	return n, err, s.news, s.until
+	return n, s.news, s.until, err
 }
 
 func (s *stream) read(p []byte) (int, error) {
 	for {
-		n, err, news, until := s.take(p)
+		n, news, until, err := s.take(p)
 		if n > 0 || err != nil || len(p) == 0 {
 			return n, err
 		}

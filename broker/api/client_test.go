@@ -86,6 +86,7 @@ func saying(status int, body string) http.HandlerFunc {
 
 // TestAClientGoesFromBrokerToBroker puts a dead, a foreign and an unavailable broker before one that answers.
 func TestAClientGoesFromBrokerToBroker(t *testing.T) {
+	t.Parallel() // it waits
 	closed, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -187,6 +188,7 @@ func TestHostileStreamsEnd(t *testing.T) {
 
 // TestAStreamThatFallsSilentIsDead waits for the client's patience; Close ends a wait at once.
 func TestAStreamThatFallsSilentIsDead(t *testing.T) {
+	t.Parallel() // it waits
 	silentFor := func(w http.ResponseWriter, r *http.Request) {
 		w.WriteHeader(200)
 		w.(http.Flusher).Flush()

@@ -17,6 +17,7 @@ import (
 
 // TestSlowHugeAndIdleClientsAreCut has each kind of bad client wait for the broker's patience to end.
 func TestSlowHugeAndIdleClientsAreCut(t *testing.T) {
+	t.Parallel() // it waits
 	s := newStage(t, nil, nil)
 	pins := []statement.Key{s.world.Chain.Current().Brokers["b1"].Identity}
 	plain := func() net.Conn {

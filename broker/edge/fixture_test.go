@@ -54,7 +54,7 @@ func newStage(t testing.TB, edit func(*policy.Document), adjust func(*Server, *F
 	})
 	s.openNode(listener)
 	s.record = &effect.Record{Dir: t.TempDir(), Key: s.world.Log, Events: s.node, Log: slog.New(slog.NewTextHandler(t.Output(), nil))}
-	s.server = New(Config{Cluster: s.node, CA: s.world.CA, Record: s.record.Read, Member: alone{s.node}, Now: forger.Now, Random: rand.Reader, Log: slog.New(slog.NewTextHandler(t.Output(), nil))})
+	s.server = New(Config{Cluster: s.node, CA: s.world.CA, Seeds: s.world.Identity, Record: s.record.Read, Member: alone{s.node}, Now: forger.Now, Random: rand.Reader, Log: slog.New(slog.NewTextHandler(t.Output(), nil))})
 	if adjust != nil {
 		adjust(s.server, s.front)
 	}

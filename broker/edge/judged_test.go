@@ -2,29 +2,22 @@ package edge
 
 import (
 	"bytes"
-	"crypto/ed25519"
 	"crypto/rand"
-	"crypto/tls"
-	"encoding/base64"
 	"fmt"
-	"io"
+	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
-	"time"
 	_ "time/tzdata"
 
 	"github.com/go-json-experiment/json"
 
 	"pim-ssh/broker"
-	"pim-ssh/broker/api"
-	"pim-ssh/broker/edge/judge"
 	"pim-ssh/broker/policy"
 	"pim-ssh/broker/statement"
-	"pim-ssh/broker/statement/signtest"
 	"pim-ssh/broker/totp"
 	"pim-ssh/packaging/lab/forger"
 )
@@ -44,7 +37,6 @@ func newJudging(t *testing.T, limit func(*policy.Role)) *judging {
 	}, func(s *Server, _ *Front) {
 		s.now = func() statement.Time { return forger.Now() + statement.Time(j.ahead.Load()) }
 	})
-	j.server.identity = j.world.Identity
 	return j
 }
 
@@ -213,6 +205,8 @@ func TestThreatMFAASeedIsReplacedOnlyWithItsOwnCode(t *testing.T) {
 	first, err := totp.Generate(rand.Reader, "alice")
 	j.must(err)
 	j.says(j.enrolment("alice", first, j.server.now(), func(f *statement.Factor) { f.First = j.wrong(first) }), "the first code is not what the new seed gives")
+	as := statement.Factor{Head: j.world.Head(statement.KindFactor, "alice"), Action: statement.EnrolFactor, Sealed: []byte("nothing that opens"), First: "123456"}
+	j.says(j.world.Sign(as, "mallory"), "is not theirs")
 	seed := j.enrol("alice")
 	next, err := totp.Generate(rand.Reader, "alice")
 	j.must(err)
@@ -235,116 +229,83 @@ func TestASeedThatTheLeaderCannotOpenIsSaidAndCountsAsNothing(t *testing.T) {
 	j := newJudging(t, withCodes)
 	seed := j.enrol("alice")
 	other, _ := forger.PrivateKey(t)
-	j.server.identity = other
+	later := New(Config{Cluster: j.node, CA: j.world.CA, Seeds: other, Member: alone{j.node}, Now: j.server.now, Random: rand.Reader, Log: slog.New(slog.DiscardHandler)})
+	says := func(p statement.Proof, words string) {
+		t.Helper()
+		body, err := json.Marshal(p)
+		j.must(err)
+		answer := httptest.NewRecorder()
+		later.ServeHTTP(answer, httptest.NewRequest(http.MethodPost, "/v1/statements", bytes.NewReader(body)))
+		if answer.Code == http.StatusOK || !strings.Contains(answer.Body.String(), words) {
+			t.Errorf("got %d %s, want %q", answer.Code, answer.Body, words)
+		}
+	}
 	before := j.index()
 	for range broker.MaxFailures + 1 {
-		j.says(j.with("alice", j.code(seed)), "the broker that leads cannot check alice's codes: the seed was not sealed to this broker")
+		says(j.with("alice", j.code(seed)), "the broker that leads cannot check alice's codes: the seed was not sealed to this broker")
 	}
 	fresh, err := totp.Generate(rand.Reader, "erin")
 	j.must(err)
-	j.says(j.enrolment("erin", fresh, j.server.now(), nil), "the new seed must be for every broker of the policy")
+	says(j.enrolment("erin", fresh, j.server.now(), nil), "the new seed must be for every broker of the policy")
 	if after := j.index(); after != before {
 		t.Errorf("%d events of what was never judged", after-before)
 	}
-	j.server.identity = j.world.Identity
 	if answer := j.submit(j.with("alice", j.code(seed))); answer.Grant == nil {
 		t.Error("the codes were counted as wrong")
 	}
 }
 
-// posted files a statement by a connection with a TLS key and headers of the caller's choosing.
-func (j *judging) posted(key ed25519.PrivateKey, headers map[string]string, p statement.Proof) (int, string) {
-	j.t.Helper()
-	var own *tls.Certificate
-	if key != nil {
-		made, err := api.SelfSigned(rand.Reader, key)
-		j.must(err)
-		own = &made
+// TestApproversProveThemselvesToo has one approve without a code, with somebody else's, and with their own.
+func TestApproversProveThemselvesToo(t *testing.T) {
+	j := newJudging(t, func(r *policy.Role) {
+		r.Approvals, r.PlainKey, r.Factors.Approve = policy.Approvals{Count: 1, From: []policy.Name{"approvers"}}, false, policy.TOTP
+	})
+	bobs, carols := j.enrol("bob"), j.enrol("carol")
+	ask := j.with("alice", "")
+	j.submit(ask)
+	yes := func(code string) statement.Proof {
+		return j.world.Approve("bob", ask, func(d *statement.Decision) { d.Code = code })
 	}
-	transport := &http.Transport{TLSClientConfig: api.ClientTLS(api.ProtocolHTTP, []statement.Key{j.world.Chain.Current().Brokers["b1"].Identity}, own)}
-	defer transport.CloseIdleConnections()
-	body, err := json.Marshal(p)
-	j.must(err)
-	request, err := http.NewRequestWithContext(j.t.Context(), http.MethodPost, "https://"+j.address+"/v1/statements", bytes.NewReader(body))
-	j.must(err)
-	for name, value := range headers {
-		request.Header.Set(name, value)
+	j.says(yes(""), "a code is needed")
+	j.says(yes(j.code(carols)), "the code is wrong")
+	if answer := j.submit(yes(j.code(bobs))); answer.Grant == nil {
+		t.Error("no grant")
 	}
-	answer, err := (&http.Client{Transport: transport}).Do(request)
-	j.must(err)
-	defer answer.Body.Close()
-	said, err := io.ReadAll(answer.Body)
-	j.must(err)
-	return answer.StatusCode, string(said)
+	other := j.with("erin", "")
+	j.submit(other)
+	j.submit(j.world.Sign(statement.Decision{Head: j.world.Head(statement.KindDecision, "carol"), Request: other.Hash(), Verdict: statement.Deny}, "carol"))
 }
 
-// TestThreatSourceIsNotWhatACallerSays claims to come from the role's network, as everybody who can connect.
-func TestThreatSourceIsNotWhatACallerSays(t *testing.T) {
-	j := newJudging(t, func(r *policy.Role) { r.Networks = []string{"192.0.2.0/24"} })
-	stranger, _ := forger.PrivateKey(t)
-	host := j.hosts["web1"]
-	claims := map[string]string{api.HeaderPassed: "1", api.HeaderSource: "192.0.2.7"}
-	for name, try := range map[string]struct {
-		key     ed25519.PrivateKey
-		headers map[string]string
-		taken   bool
-		from    string
-	}{
-		"nothing claimed":                    {nil, nil, false, "127.0.0.1"},
-		"a person who claims it":             {nil, map[string]string{api.HeaderSource: "192.0.2.7"}, false, "127.0.0.1"},
-		"a person who claims to be a broker": {nil, claims, false, "127.0.0.1"},
-		"a person, as proxies say it":        {nil, map[string]string{"X-Forwarded-For": "192.0.2.7", "Forwarded": "for=192.0.2.7", "X-Real-IP": "192.0.2.7"}, false, "127.0.0.1"},
-		"a stranger's key":                   {stranger, claims, false, "127.0.0.1"},
-		"a host's key":                       {host, claims, false, "127.0.0.1"},
-		"a broker, of itself":                {j.world.Identity, map[string]string{api.HeaderSource: "192.0.2.7"}, false, "127.0.0.1"},
-		"a broker, of who is elsewhere":      {j.world.Identity, map[string]string{api.HeaderPassed: "1", api.HeaderSource: "198.51.100.7"}, false, "198.51.100.7"},
-		"a broker, of nobody":                {j.world.Identity, map[string]string{api.HeaderPassed: "1"}, false, ""},
-		"a broker, in other words":           {j.world.Identity, map[string]string{api.HeaderPassed: "1", api.HeaderSource: "192.0.2.7:80"}, false, ""},
-		"a broker, of a scoped address":      {j.world.Identity, map[string]string{api.HeaderPassed: "1", api.HeaderSource: "fe80::1%eth0"}, false, ""},
-		"a broker that passes it on":         {j.world.Identity, claims, true, ""},
-		"a broker, of a mapped address":      {j.world.Identity, map[string]string{api.HeaderPassed: "1", api.HeaderSource: "::ffff:192.0.2.9"}, true, ""},
-	} {
-		t.Run(name, func(t *testing.T) {
-			before := j.index()
-			status, said := j.posted(try.key, try.headers, j.with("alice", ""))
-			if (status == http.StatusOK) != try.taken {
-				t.Fatalf("%d %s", status, said)
-			}
-			if try.taken {
-				return
-			}
-			if refused := j.refusals(before); len(refused) != 1 || refused[0].Judged.Source != try.from || !strings.Contains(refused[0].Why, "192.0.2.0/24") {
-				t.Errorf("the record says %+v", refused)
-			}
-		})
-	}
-}
-
-// TestWhatIsPassedOnSaysWhereItCameFrom hands a request on as a follower does.
-func TestWhatIsPassedOnSaysWhereItCameFrom(t *testing.T) {
-	private, signer := forger.PrivateKey(t)
-	own, err := api.SelfSigned(rand.Reader, private)
+// TestNothingIsJudgedUnderOlderRules: brokers that know no others would not read such a command.
+func TestNothingIsJudgedUnderOlderRules(t *testing.T) {
+	world := forger.New(t, func(doc *policy.Document) {
+		doc.V = 1
+		role := doc.Roles["web-deploy"]
+		role.PlainKey = false
+		doc.Roles["web-deploy"] = role
+	})
+	ask := world.Ask("alice", "web-deploy", "web1", 60, world.People["alice"], nil)
+	opened, err := statement.Open(ask)
 	if err != nil {
 		t.Fatal(err)
 	}
-	heard := make(chan http.Header, 1)
-	leader := httptest.NewUnstartedServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { heard <- r.Header }))
-	leader.TLS = api.ServerTLS(own, func() []statement.Key { return nil })
-	leader.StartTLS()
-	defer leader.Close()
-	for from, want := range map[string]string{"192.0.2.7:4711": "192.0.2.7", "[2001:db8::1]:4711": "2001:db8::1", "[::ffff:192.0.2.7]:1": "192.0.2.7", "[fe80::1%eth0]:1": "fe80::1", "@": ""} {
-		r := httptest.NewRequest(http.MethodPost, "/v1/statements", nil)
-		r.RemoteAddr = from
-		r.Header.Add(api.HeaderSource, "10.0.0.1")
-		r.Header.Add(strings.ToLower(api.HeaderSource), "10.0.0.2")
-		calls := api.NewPeers(nil)
-		_, err := calls.Pass(t.Context(), policy.Broker{Address: leader.Listener.Addr().String(), Identity: signtest.Public(signer)}, r, nil)
-		calls.Close()
+	for rules, judged := range map[int]bool{1: false, 2: false, 3: true} {
+		state := broker.NewState()
+		command, err := broker.CommandFor(world.Chain.Proofs()[0], forger.Now())
 		if err != nil {
 			t.Fatal(err)
 		}
-		if said := (<-heard).Values(api.HeaderSource); strings.Join(said, "|") != want {
-			t.Errorf("from %s: it says %q", from, said)
+		command.Rules = rules
+		decided, err := broker.Decide(state, command)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, event := range decided.Events {
+			broker.Evolve(state, event)
+		}
+		s := New(Config{Now: forger.Now})
+		if q := s.asks(state, ask, opened.Body, opened.Signers[0].Key); (q != nil) != judged || state.Rules() != rules {
+			t.Errorf("under rules %d: %+v", state.Rules(), q)
 		}
 	}
 }
@@ -364,123 +325,5 @@ func TestHoursAreHeldToTheMomentItBegins(t *testing.T) {
 	})
 	if answer := j.submit(later); answer.Grant == nil {
 		t.Error("a window within the hours is refused outside of them")
-	}
-}
-
-// hooked is a stage whose web-deploy and db-admin ask a hook that says what it is told to.
-type hooked struct {
-	*judging
-	says  atomic.Pointer[string] // what follows the evaluation
-	asked atomic.Int32
-	last  atomic.Pointer[judge.Evaluation]
-}
-
-func newHooked(t *testing.T) *hooked {
-	h := &hooked{}
-	key := forger.Key(t)
-	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		h.asked.Add(1)
-		var asked judge.Evaluation
-		if err := json.UnmarshalRead(r.Body, &asked); err != nil {
-			t.Error(err)
-		}
-		h.last.Store(&asked)
-		body := fmt.Sprintf(`{"evaluation":%q,%s}`, asked.Evaluation, *h.says.Load())
-		proof, err := statement.SignPayload(judge.KindHook, []byte(body), key)
-		if err != nil {
-			t.Error(err)
-		}
-		w.Header().Set(judge.HeaderSignature, base64.StdEncoding.EncodeToString(proof.Signatures[0]))
-		fmt.Fprint(w, body)
-	}))
-	t.Cleanup(server.Close)
-	h.judging = newJudging(t, func(r *policy.Role) {
-		withCodes(r)
-		r.Approvals, r.PlainKey = policy.Approvals{Count: 1, From: []policy.Name{"approvers"}}, false
-		r.Hook = &policy.Hook{URL: server.URL, Key: signtest.Public(key)}
-	})
-	return h
-}
-
-func (h *hooked) say(words string) { h.says.Store(&words) }
-
-// TestAHookRefusesOrDemandsMore has one refuse a request and a decision, and demand an approval more.
-func TestAHookRefusesOrDemandsMore(t *testing.T) {
-	h := newHooked(t)
-	seed := h.enrol("alice")
-	h.say(`"verdict":"refuse","why":"freeze"`)
-	before := h.index()
-	refused := h.with("alice", h.code(seed))
-	h.judging.says(refused, "the hook of role web-deploy refuses (evaluation ")
-	last := h.last.Load()
-	if events := h.refusals(before); len(events) != 1 || events[0].Judged.Hook.Evaluation != last.Evaluation || !strings.Contains(events[0].Why, last.Evaluation+"): freeze") {
-		t.Errorf("the record says %+v", events)
-	}
-	if last.Source != "127.0.0.1" || last.Person != "alice" || last.Role != "web-deploy" || last.Hosts[0] != "web1" || last.Statement.Hash() != refused.Hash() || last.Request != nil {
-		t.Errorf("it was asked %+v", *last)
-	}
-	h.say(`"verdict":"demand","approvals":1`)
-	h.ahead.Add(30)
-	ask := h.with("alice", h.code(seed))
-	h.submit(ask)
-	h.say(`"verdict":"allow"`)
-	if answer := h.submit(h.world.Approve("bob", ask, nil)); answer.Grant != nil {
-		t.Error("one approval is enough, though the hook demanded one more")
-	}
-	if last = h.last.Load(); last.Person != "bob" || last.Request == nil || last.Request.Hash() != ask.Hash() {
-		t.Errorf("it was asked %+v", *last)
-	}
-	h.say(`"verdict":"refuse"`)
-	h.judging.says(h.world.Approve("carol", ask, nil), "the hook of role web-deploy refuses")
-	h.say(`"verdict":"allow"`)
-	if answer := h.submit(h.world.Approve("carol", ask, nil)); answer.Grant == nil {
-		t.Error("two approvals are not enough")
-	}
-}
-
-// TestThreatHookIsAskedOnlyAboutWhatAllElseHoldsFor: whoever cannot have the role does not have its hook called.
-func TestThreatHookIsAskedOnlyAboutWhatAllElseHoldsFor(t *testing.T) {
-	h := newHooked(t)
-	seed := h.enrol("alice")
-	h.say(`"verdict":"allow"`)
-	h.judging.says(h.with("alice", h.wrong(seed)), "the code is wrong")
-	h.judging.says(h.with("mallory", ""), "not eligible")
-	h.judging.says(h.world.Ask("alice", "web-deploy", "web1", 365*24*3600, h.world.People["alice"], nil), "longest")
-	stale := h.world.Ask("alice", "web-deploy", "web1", 60, h.world.People["alice"], func(r *statement.Request) {
-		r.Created -= 600
-		r.Code = h.code(seed)
-	})
-	h.refused(stale, broker.Expired)
-	if n := h.asked.Load(); n != 0 {
-		t.Errorf("the hook was asked %d times", n)
-	}
-	ask := h.with("alice", h.code(seed))
-	for range 3 {
-		h.submit(ask)
-	}
-	deny := h.world.Sign(statement.Decision{Head: h.world.Head(statement.KindDecision, "bob"), Request: ask.Hash(), Verdict: statement.Deny}, "bob")
-	h.submit(deny)
-	if n := h.asked.Load(); n != 1 {
-		t.Errorf("the hook was asked %d times about one request", n)
-	}
-}
-
-// TestAHookThatIsAwayRefuses, and whoever only ends something waits for nobody.
-func TestAHookThatIsAwayRefuses(t *testing.T) {
-	h := newHooked(t)
-	seed := h.enrol("alice")
-	silent := make(chan struct{})
-	hang := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { <-silent }))
-	t.Cleanup(func() { close(silent); hang.Close() })
-	h.revise(func(doc *policy.Document) {
-		role := doc.Roles["web-deploy"]
-		role.Hook = &policy.Hook{URL: hang.URL, Key: role.Hook.Key}
-		roles := map[statement.RoleName]policy.Role{"web-deploy": role, "db-admin": doc.Roles["db-admin"], "root": doc.Roles["root"]}
-		doc.Roles = roles
-	})
-	start := time.Now()
-	h.judging.says(h.with("alice", h.code(seed)), "it did not answer")
-	if took := time.Since(start); took > 5*time.Second {
-		t.Errorf("it was waited for for %s", took)
 	}
 }

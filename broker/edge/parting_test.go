@@ -72,6 +72,7 @@ func (l looked) View(ctx context.Context, look func(*broker.State)) error {
 // TestARequestThatWaitsForALeaderHoldsUpNoStop: a broker that stops may not hear who leads next. What waits for that is told
 // to ask another broker.
 func TestARequestThatWaitsForALeaderHoldsUpNoStop(t *testing.T) {
+	t.Parallel() // it waits
 	fresh := func() statement.Key {
 		key, err := statement.KeyOf(forger.Key(t).PublicKey())
 		if err != nil {

@@ -80,7 +80,7 @@ func firstBeat(t testing.TB, client *api.Client) (*api.Stream, error) {
 func TestAllHostsComeBackAtOnce(t *testing.T) {
 	hosts := 1000
 	if testing.Short() {
-		hosts = 200
+		hosts = 100
 	}
 	took, mb := returning(t, hosts)
 	t.Logf("%d hosts came back at once: all fresh after %s, %d MB for both sides", hosts, took.Round(time.Millisecond), mb)

@@ -209,6 +209,7 @@ func TestOneReaderHoldsOnlySoManyStreams(t *testing.T) {
 
 // TestASlowReaderIsCut opens a stream and reads nothing while the log outgrows every buffer on the way.
 func TestASlowReaderIsCut(t *testing.T) {
+	t.Parallel() // it waits
 	s := newStage(t, nil, func(server *Server, front *Front) {
 		server.patience = 300 * time.Millisecond
 		front.inner = narrow{front.inner}

@@ -20,7 +20,7 @@ func Difference(old, new *Document) []string {
 	if new == nil {
 		new = &Document{}
 	}
-	c := &changes{old: old, new: new}
+	c := &changes{old: old, new: new, crowds: map[crowdOf][]statement.Person{}, moves: map[[2]string][2][]statement.Person{}}
 	if old.Expires != new.Expires && new.Expires != 0 {
 		c.say("the policy expires %s%s", new.Expires, was(old.Expires.String()))
 	}
@@ -47,6 +47,8 @@ func Difference(old, new *Document) []string {
 type changes struct {
 	old, new *Document
 	lines    []string
+	crowds   map[crowdOf][]statement.Person
+	moves    map[[2]string][2][]statement.Person
 }
 
 func (c *changes) say(format string, args ...any) {

@@ -1,6 +1,8 @@
 package policy
 
 import (
+	"fmt"
+	"maps"
 	"slices"
 	"strings"
 
@@ -10,9 +12,9 @@ import (
 // standing says who may ask and approve, person by person, however groups are written.
 func (c *changes) standing(role statement.RoleName) {
 	before, after := c.old.Roles[role], c.new.Roles[role]
-	c.rights(role, "can now ask for", "can no longer ask for", c.old.rights(before.Eligible, before.Dated), c.new.rights(after.Eligible, after.Dated))
-	c.rights(role, "now has without approval", "no longer has without approval", c.old.rights(nil, before.Active), c.new.rights(nil, after.Active))
-	gone, come := apart(c.old.Approvers(role), c.new.Approvers(role))
+	c.rights(role, "can now ask for", "can no longer ask for", right{before.Eligible, before.Dated}, right{after.Eligible, after.Dated})
+	c.rights(role, "now has without approval", "no longer has without approval", right{nil, before.Active}, right{nil, after.Active})
+	gone, come := c.moved(before.deciders(), after.deciders())
 	for _, person := range come {
 		c.say("%s can now approve %s", person, role)
 	}
@@ -21,24 +23,80 @@ func (c *changes) standing(role statement.RoleName) {
 	}
 }
 
+// right is what a role writes of who may do something: names for whom nothing binds it, and entries.
+type right struct {
+	names   []Name
+	entries []Eligibility
+}
+
 // rights says in which words each person's right to a role changes: those who have more first.
-func (c *changes) rights(role statement.RoleName, now, no string, before, after map[statement.Person][]string) {
-	var lost []statement.Person
-	for _, person := range either(before, after) {
-		gone, come := apart(before[person], after[person])
+func (c *changes) rights(role statement.RoleName, now, no string, before, after right) {
+	old, new := c.old.bounds(before.entries), c.new.bounds(after.entries)
+	gone, come := c.moved(before.names, after.names)
+	concerned := slices.Concat(gone, come, slices.Collect(maps.Keys(old)), slices.Collect(maps.Keys(new)))
+	slices.Sort(concerned)
+	var lost []string
+	for _, person := range slices.Compact(concerned) {
+		gone, come := apart(c.held(c.old, before.names, old, person), c.held(c.new, after.names, new, person))
 		for _, bound := range come {
 			c.say("%s %s %s%s%s", person, now, role, bound, instead(gone))
 		}
-		if len(gone) > 0 && len(come) == 0 {
-			lost = append(lost, person)
-		}
-	}
-	for _, person := range lost {
-		gone, _ := apart(before[person], after[person])
 		for _, bound := range gone {
-			c.say("%s %s %s%s", person, no, role, bound)
+			if len(come) == 0 {
+				lost = append(lost, fmt.Sprintf("%s %s %s%s", person, no, role, bound))
+			}
 		}
 	}
+	c.lines = append(c.lines, lost...)
+}
+
+// held is what binds a person's right: "" alone for one that nothing binds, beside which no other counts.
+func (c *changes) held(d *Document, names []Name, bounds map[statement.Person][]string, person statement.Person) []string {
+	_, free := slices.BinarySearch(c.crowd(d, names), person)
+	if own := bounds[person]; !free && !slices.Contains(own, "") {
+		return own
+	}
+	return []string{""}
+}
+
+// bounds returns what binds the rights of those whom the entries mean: " until 2026-12-24T12:00:00Z", or "".
+func (d *Document) bounds(entries []Eligibility) map[statement.Person][]string {
+	bounds := map[statement.Person][]string{}
+	for _, e := range entries {
+		for _, person := range d.Members([]Name{e.Who}) {
+			bounds[person] = append(bounds[person], strings.TrimPrefix(e.String(), string(e.Who)))
+		}
+	}
+	return bounds
+}
+
+// crowd is Members, asked for once: many roles write the same names.
+func (c *changes) crowd(d *Document, names []Name) []statement.Person {
+	asked := crowdOf{d, list(names)}
+	people, known := c.crowds[asked]
+	if !known {
+		people = d.Members(names)
+		c.crowds[asked] = people
+	}
+	return people
+}
+
+// moved returns who is only among those whom the old document's names mean, and who only among the new one's.
+func (c *changes) moved(before, after []Name) (gone, come []statement.Person) {
+	asked := [2]string{list(before), list(after)}
+	if both, known := c.moves[asked]; known {
+		return both[0], both[1]
+	}
+	old, new := c.crowd(c.old, before), c.crowd(c.new, after)
+	gone, come = without(old, new), without(new, old)
+	c.moves[asked] = [2][]statement.Person{gone, come}
+	return gone, come
+}
+
+// crowdOf is whom names mean in one of the documents.
+type crowdOf struct {
+	doc   *Document
+	names string
 }
 
 // instead says what a person's right was until now.
@@ -51,27 +109,6 @@ func instead(gone []string) string {
 		return ", was always and everywhere"
 	}
 	return was(strings.Join(words, " and "))
-}
-
-// rights returns what binds each person's eligibility, " until 2026-12-24T12:00:00Z"; "" for one that nothing binds, beside which
-// no other counts.
-func (d *Document) rights(names []Name, entries []Eligibility) map[statement.Person][]string {
-	bounds := map[statement.Person][]string{}
-	for _, person := range d.Members(names) {
-		bounds[person] = []string{""}
-	}
-	for _, e := range entries {
-		bound := strings.TrimPrefix(e.String(), string(e.Who))
-		for _, person := range d.Members([]Name{e.Who}) {
-			switch held := bounds[person]; {
-			case bound == "":
-				bounds[person] = []string{""}
-			case !slices.Contains(held, ""):
-				bounds[person] = append(held, bound)
-			}
-		}
-	}
-	return bounds
 }
 
 // eligible is how a role writes who may ask.

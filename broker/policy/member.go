@@ -59,14 +59,19 @@ func (d *Document) Eligible(person statement.Person, role statement.RoleName) bo
 // Approvers returns the distinct people whose decisions count for the role, sorted, those who stand in for others after a while
 // among them; nobody when the role needs none or does not exist. An asker who is among them never counts for their own request.
 func (d *Document) Approvers(role statement.RoleName) []statement.Person {
+	return d.Members(d.Roles[role].deciders())
+}
+
+// deciders are the names of those whose decisions count, at once or after a while.
+func (r Role) deciders() []Name {
 	var names []Name
-	for _, part := range d.Roles[role].Reviewers() {
+	for _, part := range r.Reviewers() {
 		names = append(names, part.From...)
 	}
-	for _, fallback := range d.Roles[role].Fallback {
+	for _, fallback := range r.Fallback {
 		names = append(names, fallback.From...)
 	}
-	return d.Members(names)
+	return names
 }
 
 // Steward reports whether the person may sign the next revision.

@@ -17,10 +17,10 @@ import (
 
 // What people's apps expect: SHA-1, six digits, and a new code with each step.
 const (
-	Step     statement.Seconds = 30
-	Bytes                      = 20 // of a seed
-	Recovery                   = 10 // recovery codes of a seed
-	version                    = 1
+	Step     = statement.Seconds(30)
+	Bytes    = 20 // of a seed
+	Recovery = 10 // recovery codes of a seed
+	version  = 1
 )
 
 // Seed is what a person's codes are made from. It has one spelling in JSON, which only ever stands in a sealed seed.

@@ -77,6 +77,12 @@ func newTrio(t *testing.T) *trio {
 	return newTrioOn(t, t.TempDir(), os.Args[0])
 }
 
+// newTrioUnder is newTrio under a policy that a test changes.
+func newTrioUnder(t *testing.T, change func(*policy.Document)) *trio {
+	t.Helper()
+	return newTrioWith(t, t.TempDir(), os.Args[0], change)
+}
+
 // newTrioOf is newTrio with another build of pim-brokerd.
 func newTrioOf(t *testing.T, build string) *trio {
 	t.Helper()
@@ -85,6 +91,11 @@ func newTrioOf(t *testing.T, build string) *trio {
 
 // newTrioOn is newTrioOf with every broker's disk in one directory.
 func newTrioOn(t *testing.T, dir, build string) *trio {
+	t.Helper()
+	return newTrioWith(t, dir, build, func(*policy.Document) {})
+}
+
+func newTrioWith(t *testing.T, dir, build string, change func(*policy.Document)) *trio {
 	t.Helper()
 	r := &trio{t: t, names: []statement.BrokerName{"b1", "b2", "b3"}, all: map[statement.BrokerName]*one{}}
 	listed := map[statement.BrokerName]policy.Broker{}
@@ -99,6 +110,7 @@ func newTrioOn(t *testing.T, dir, build string) *trio {
 	}
 	r.world = forger.New(t, func(doc *policy.Document) {
 		doc.Brokers = listed
+		change(doc)
 		if build != os.Args[0] { // an older one may know documents of version 1 only
 			web := doc.Roles["web-deploy"]
 			web.PlainKey = false

@@ -42,7 +42,7 @@ func commands(d *desk) *cobra.Command {
 		{"approvers", "For approvers:", []*cobra.Command{inboxCommand(d), showCommand(d), approveCommand(d), denyCommand(d), revokeCommand(d), reviewCommand(d)}},
 		{"operators", "For operators:", []*cobra.Command{hostCommand(d), clusterCommand(d)}},
 		{"stewards", "For stewards:", []*cobra.Command{policyCommand(d)}},
-		{"auditors", "For auditors:", []*cobra.Command{auditCommand(d)}},
+		{"auditors", "For auditors:", []*cobra.Command{auditCommand(d), standingCommand(d)}},
 		{"ssh", "For ssh itself:", []*cobra.Command{knownHostsCommand(d)}},
 	} {
 		root.AddGroup(&cobra.Group{ID: group.id, Title: group.title})

@@ -120,11 +120,11 @@ func (c *contact) seal(ctx context.Context, r reading, body *statement.Decision,
 	role := c.chain.Current().Roles[r.request.Role]
 	approves := j.verdict == statement.Approve
 	var err error
-	if body.Code, err = c.code(ctx, j.code, r.request.Role, approves && role.Factors.Approve == policy.TOTP); err != nil {
-		return hand{}, err
-	}
 	life := freshFor
 	if approves {
+		if body.Code, err = c.code(ctx, j.code, codeToApprove(c.chain.Current(), r.request.Role)); err != nil {
+			return hand{}, err
+		}
 		if life, err = r.validFor(j.valid, c.clock()); err != nil {
 			return hand{}, err
 		}

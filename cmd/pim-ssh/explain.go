@@ -82,7 +82,7 @@ func (c *contact) explained(ctx context.Context, what string, who statement.Pers
 	case what == "":
 		return c.explainRefusal(ctx, who, hosts)
 	case isRole:
-		return c.explainRole(what, who, hosts)
+		return c.explainRole(ctx, what, who, hosts)
 	case isHost:
 		return c.explainHost(statement.HostName(what), who, hosts), nil
 	case strings.HasPrefix(what, "r-") || strings.HasPrefix(what, "g-"):
@@ -93,7 +93,7 @@ func (c *contact) explained(ctx context.Context, what string, who statement.Pers
 }
 
 // explainRole says what a role means for a person, on each of the hosts that are named.
-func (c *contact) explainRole(what string, who statement.Person, hosts map[statement.HostName]enrolled) (explanation, error) {
+func (c *contact) explainRole(ctx context.Context, what string, who statement.Person, hosts map[statement.HostName]enrolled) (explanation, error) {
 	name, where, err := parseAsked(what)
 	if err != nil {
 		return explanation{}, err
@@ -103,6 +103,9 @@ func (c *contact) explainRole(what string, who statement.Person, hosts map[state
 		host = where.names[0]
 	}
 	q := c.inquire(who, name, host, hosts)
+	if who == c.person {
+		q.used, _ = c.budgetOf(ctx, name)
+	}
 	e := explanation{What: what, Person: who, Says: gives(q.role)}
 	e.rule(q.rulings())
 	role, asked := q.role, what

@@ -83,7 +83,10 @@ func (c *contact) waitingItems(ctx context.Context) ([]item, error) {
 		return nil, err
 	}
 	more, err := c.otherItems(ctx)
-	return append(items, more...), err
+	if err != nil && ctx.Err() == nil {
+		c.term.Warn("reviews and renewals are left out: %s", err)
+	}
+	return append(items, more...), nil
 }
 
 func (c *contact) requestItems(ctx context.Context) ([]item, error) {
@@ -121,6 +124,7 @@ func inboxRow(r reading, now statement.Time) []string {
 func (c *contact) watchInbox(ctx context.Context) error {
 	told := map[string]bool{}
 	heard := c.listening(nil)
+	heard.others = true
 	c.term.Say("watching; decide with: pim-ssh approve ID, or pim-ssh deny ID --why …")
 	for {
 		err := c.sayNew(ctx, told)
@@ -170,6 +174,3 @@ func (c *contact) catchUp(ctx context.Context) error {
 	c.pin, err = c.forward(c.pin, shown)
 	return err
 }
-
-// otherItems is what waits for the person beside requests.
-func (c *contact) otherItems(context.Context) ([]item, error) { return nil, nil }

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"context"
 	"fmt"
 	"slices"
 	"unicode/utf8"
@@ -63,6 +62,3 @@ func (c *contact) ending(roles ...statement.RoleName) {
 		}
 	}
 }
-
-// affordable holds a request to what is left of the role's budget, by the brokers' word: they count.
-func (c *contact) affordable(ctx context.Context, body statement.Request) error { return nil }

@@ -15,6 +15,8 @@ type ear struct {
 	heard     *uint64     // log index after which the stream goes on
 	stream    *api.Stream // nil while none is open
 	past      bool        // what is said before the first beat happened before anybody listened
+	others    bool        // what others do is news too: a beat tells that the log has grown, though not by what
+	reached   uint64      // how far it had grown when the owner last looked
 	lookAgain time.Time
 }
 
@@ -41,7 +43,7 @@ func (e *ear) nextWord(ctx context.Context) error {
 		if e.past && frame.Beat == 0 {
 			continue
 		}
-		if e.past || len(frame.Event) > 0 || e.overdue() {
+		if e.past || len(frame.Event) > 0 || e.grown(frame) || e.overdue() {
 			e.past = false
 			return nil
 		}
@@ -61,6 +63,15 @@ func (e *ear) listen(ctx context.Context) error {
 	e.stream = stream
 	context.AfterFunc(ctx, stream.Close)
 	return nil
+}
+
+// grown reports whether a beat says that somebody did something.
+func (e *ear) grown(frame api.Frame) bool {
+	if !e.others || frame.Index == nil || *frame.Index == e.reached {
+		return false
+	}
+	e.reached = *frame.Index
+	return true
 }
 
 // overdue makes a wait look again every minute even if no event came: a broker that withholds events is no news, and some

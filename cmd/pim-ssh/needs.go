@@ -66,7 +66,8 @@ func inWords(doc *policy.Document, name statement.RoleName, asker statement.Pers
 		said = append(said, fmt.Sprintf("after %s also %s", span(f.After), strings.Join(lines(stand), ", ")))
 	}
 	if role.Emergency {
-		return append([]string{"opens at once, rings every alarm, and is reviewed afterwards by:"}, said...)
+		said[0] = "reviewed afterwards by " + said[0]
+		return append([]string{"opens at once and rings every alarm"}, said...)
 	}
 	return said
 }

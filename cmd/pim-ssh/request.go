@@ -178,7 +178,7 @@ func (c *contact) ask(ctx context.Context, body statement.Request, w wish) error
 		return err
 	}
 	doc := c.chain.Current()
-	if body.Code, err = c.code(ctx, w.code, body.Role, codeToAsk(doc, body)); err != nil {
+	if body.Code, err = c.code(ctx, w.code, codeToAsk(doc, body)); err != nil {
 		return err
 	}
 	private, key, err := c.freshKey()

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -43,30 +44,55 @@ func reviewCommand(d *desk) *cobra.Command {
 }
 
 func (c *contact) review(ctx context.Context, id, why, key string) error {
-	r, _, err := c.grant(ctx, id)
-	if broker.KindOf(err) == broker.Missing {
-		return missing("pim-ssh inbox", "%v", err)
-	}
+	stem, err := c.reviewable(ctx, id)
 	if err != nil {
 		return err
-	}
-	if r.request.Person == c.person {
-		return denied("ask somebody else to review", "nobody reviews what they did themselves")
 	}
 	head, err := c.head(statement.KindReview, freshFor)
 	if err != nil {
 		return err
 	}
-	answer, _, err := c.fileBy(ctx, statement.Review{Head: head, Grant: string(r.grantID()), Reason: why}, hand{key: key})
+	answer, _, err := c.fileBy(ctx, statement.Review{Head: head, Grant: string(stem.Grant()), Reason: why}, hand{key: key})
 	if err != nil {
 		return err
 	}
 	if c.json() {
-		return c.term.JSON(reviewedJSON{Grant: r.grantID(), Index: answer.Index})
+		return c.term.JSON(reviewedJSON{Grant: stem.Grant(), Index: answer.Index})
 	}
-	c.term.Result("%s", r.grantID())
+	c.term.Result("%s", stem.Grant())
 	c.term.Say("reviewed")
 	return nil
+}
+
+// reviewable finds the one open review that an id or its first characters name. Brokers remember it for longer than the grant.
+func (c *contact) reviewable(ctx context.Context, id string) (broker.Stem, error) {
+	if err := checkID(id); err != nil {
+		return "", err
+	}
+	client, err := c.as(ctx)
+	if err != nil {
+		return "", err
+	}
+	open, err := client.Reviews(ctx)
+	if err != nil {
+		return "", err
+	}
+	var found []broker.GrantID
+	for _, r := range open {
+		if strings.HasPrefix(string(r.Grant), "g-"+bareID(id)) {
+			found = append(found, r.Grant)
+		}
+	}
+	switch len(found) {
+	case 0:
+		if stem, err := broker.ParseStem(bareID(id)); err == nil {
+			return stem, nil // brokers say why not
+		}
+		return "", missing("pim-ssh inbox", "no review of %s waits for you", id)
+	case 1:
+		return broker.ParseStem(bareID(string(found[0])))
+	}
+	return "", &broker.Error{Kind: broker.Conflict, Msg: fmt.Sprintf("%s could be %s or %s", id, found[0], found[1]), Hint: "pim-ssh inbox"}
 }
 
 // renewedJSON is what `renew -o json` prints.

@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strings"
 
+	"pim-ssh/broker/api"
 	"pim-ssh/broker/policy"
 	"pim-ssh/broker/statement"
 )
@@ -35,6 +36,7 @@ type inquiry struct {
 	role  policy.Role
 	doc   *policy.Document
 	hosts map[statement.HostName]enrolled
+	used  *api.BudgetView // by the brokers' word; nil: unknown, or no budget
 }
 
 func (c *contact) inquire(who statement.Person, name statement.RoleName, host statement.HostName, hosts map[statement.HostName]enrolled) inquiry {
@@ -191,7 +193,14 @@ func (q inquiry) budget() ruling {
 	if q.role.Budget == (policy.Budget{}) {
 		return ruling{}
 	}
-	return ruling{Rule: "budget", By: onlyBroker, Says: []string{fmt.Sprintf("%s per %s", span(q.role.Budget.Time), span(q.role.Budget.Per))}}
+	r := ruling{Rule: "budget", By: onlyBroker, Says: []string{fmt.Sprintf("%s per %s", span(q.role.Budget.Time), span(q.role.Budget.Per))}}
+	if q.used != nil {
+		r.Says[0] += fmt.Sprintf(", of which %s are used", span(q.used.Used))
+	}
+	if q.used != nil && q.used.Used >= q.used.Time {
+		r.Stops = fmt.Sprintf("nothing is left for %s of the budget", q.name)
+	}
+	return r
 }
 
 func (q inquiry) hours() ruling {

@@ -3,6 +3,7 @@ package main
 import (
 	"pim-ssh/broker"
 	"pim-ssh/broker/api"
+	"pim-ssh/broker/policy"
 	"pim-ssh/broker/statement"
 )
 
@@ -21,7 +22,15 @@ type requestJSON struct {
 	Needs     []broker.Need        `json:"needs"`
 	Decisions []api.DecisionView   `json:"decisions"`
 	Grant     *broker.GrantID      `json:"grant"` // null until approved
+
+	At      statement.Time `json:"at,omitzero"`          // it starts then; none: at once
+	Extends broker.GrantID `json:"extends,omitzero"`     // whose sessions go on under its grant
+	Factor  factorWord     `json:"factor,omitzero"`      // what its signature shows beside the key
+	Brokers *wordJSON      `json:"brokers_say,omitzero"` // with show: what only they know, and nobody else can check
 }
+
+// factorWord is a second factor that a signature shows.
+type factorWord string
 
 // grantJSON is a grant as -o json prints it (DESIGN §9), computed here from verified bytes.
 type grantJSON struct {
@@ -42,6 +51,10 @@ func (r reading) asJSON(now statement.Time) requestJSON {
 		ID: r.id(), Role: r.request.Role, Scope: r.request.Hosts, Person: r.request.Person, State: r.state(now),
 		Reason: r.request.Reason, Ticket: r.request.Ticket, Duration: r.request.Duration,
 		FiledAt: r.request.Created, ExpiresAt: r.request.Expires, Needs: r.needs,
+		At: r.request.At, Extends: broker.GrantID(r.request.Extends),
+	}
+	if r.signer.Verified {
+		out.Factor = factorWord(policy.SecurityKey)
 	}
 	for _, d := range r.decisions {
 		out.Decisions = append(out.Decisions, api.DecisionView{Person: d.Person, Verdict: d.Verdict, Reason: d.Reason, At: d.Created})

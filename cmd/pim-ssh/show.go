@@ -8,7 +8,6 @@ import (
 
 	"pim-ssh/broker/api"
 	"pim-ssh/broker/statement"
-	"pim-ssh/cmd/pim-ssh/term"
 )
 
 func showCommand(d *desk) *cobra.Command {
@@ -33,11 +32,6 @@ func showCommand(d *desk) *cobra.Command {
 	}
 }
 
-// fullCard is what was verified, and then, marked as such, what the brokers alone say.
-func (c *contact) fullCard(r reading, view api.RequestView) term.Card {
-	return r.card(c.pin, c.clock())
-}
-
 // present prints a request in full; in JSON the grant when it was asked for by a grant's id.
 func (c *contact) present(ctx context.Context, r reading, view api.RequestView, id string) error {
 	now := c.clock()
@@ -51,7 +45,10 @@ func (c *contact) present(ctx context.Context, r reading, view api.RequestView, 
 	case r.grant != nil && strings.HasPrefix(id, "g-"):
 		return c.term.JSON(r.grantAsJSON(now, c.endedBy(ctx, r)))
 	}
-	return c.term.JSON(r.asJSON(now))
+	said := r.asJSON(now)
+	word := c.word(r, view)
+	said.Brokers = &word
+	return c.term.JSON(said)
 }
 
 // endedBy is who ended the grant, by the broker's word: an end travels without its statement. "" when nobody did, a policy

@@ -208,8 +208,13 @@ type filedJSON struct {
 
 // oldCode is a code of the secret that a new one replaces, when there is one.
 func (c *contact) oldCode(ctx context.Context, typed string) (string, error) {
-	if typed != "" {
-		return typed, nil
+	factor, err := c.factor(ctx)
+	if err != nil || typed != "" || !factor.Enrolled {
+		return typed, err
 	}
-	return "", nil
+	answer, err := c.term.Ask(ctx, "you have enrolled before: a code of that secret, or a recovery code")
+	if errors.Is(err, term.ErrNoInput) {
+		return "", usage("pim-ssh totp enrol --code CODE, on a terminal", "you have enrolled before, and %v", err)
+	}
+	return plainCode(answer), err
 }

@@ -23,6 +23,14 @@ type whoamiJSON struct {
 	Operator   bool                 `json:"operator"`
 	Auditor    bool                 `json:"auditor"`
 	Keys       []statement.Key      `json:"keys"`
+	Ends       []endingJSON         `json:"ends,omitempty"` // the dated ones of Eligible
+	Codes      *factorJSON          `json:"codes,omitzero"` // by the brokers' word
+}
+
+// endingJSON is a role that the person may ask for until then.
+type endingJSON struct {
+	Role  statement.RoleName `json:"role"`
+	Until statement.Time     `json:"until"`
 }
 
 func whoamiCommand(d *desk) *cobra.Command {
@@ -53,18 +61,21 @@ func (c *contact) whoami(ctx context.Context) error {
 		return denied("tell an operator", "the broker takes us for %s of deployment %s", known.Person, known.Deployment)
 	}
 	me := c.me()
+	me.Codes = &factorJSON{Person: c.person, Enrolled: known.Factor.Enrolled, LockedUntil: known.Factor.LockedUntil}
 	if c.json() {
 		return c.term.JSON(me)
 	}
 	c.term.Card(term.Card{Title: string(me.Person), Fields: []term.Field{
 		{Label: "account", Lines: []string{string(me.Account)}},
-		{Label: "may ask", Lines: lines(me.Eligible)},
+		{Label: "may ask", Lines: me.mayAsk(c.clock())},
 		{Label: "approves", Lines: lines(me.Approves)},
 		{Label: "also", Lines: me.duties()},
 		{Label: "keys", Lines: fingerprints(me.Keys)},
+		{Label: "codes", Lines: []string{codes(known.Factor, c.clock())}},
 		{Label: "policy", Lines: []string{"revision " + itoa(me.Policy.Revision) + ", expires " + moment(me.Expires, c.clock())}},
 		{Label: "deployment", Lines: []string{me.Deployment.String()}},
 	}})
+	c.ending(me.Eligible...)
 	return nil
 }
 
@@ -81,11 +92,27 @@ func (c *contact) me() whoamiJSON {
 		if doc.Eligible(c.person, role) {
 			me.Eligible = append(me.Eligible, role)
 		}
+		if ends := c.eligibleUntil(role); ends != 0 {
+			me.Ends = append(me.Ends, endingJSON{role, ends})
+		}
 		if approves(doc, c.person, role) {
 			me.Approves = append(me.Approves, role)
 		}
 	}
 	return me
+}
+
+// mayAsk is the roles the person may ask for, each with its end.
+func (w whoamiJSON) mayAsk(now statement.Time) []string {
+	said := lines(w.Eligible)
+	for i, role := range w.Eligible {
+		for _, ends := range w.Ends {
+			if ends.Role == role {
+				said[i] += ", until " + moment(ends.Until, now)
+			}
+		}
+	}
+	return said
 }
 
 func approves(doc *policy.Document, person statement.Person, role statement.RoleName) bool {

@@ -150,15 +150,23 @@ func (p Place) moveTo(to Place) error {
 			return err
 		}
 		for _, pid := range pids {
-			for _, dir := range to.dirs {
-				err := os.WriteFile(filepath.Join(dir, "cgroup.procs"), strconv.AppendInt(nil, int64(pid), 10), 0)
-				if err != nil && !errors.Is(err, unix.ESRCH) {
-					return err
-				}
+			if err := to.take(pid); err != nil {
+				return err
 			}
 		}
 	}
 	return fmt.Errorf("processes of %s fork faster than they can be moved", p.dirs[0])
+}
+
+// take moves a process here; one that is gone needs no place.
+func (p Place) take(pid int) error {
+	for _, dir := range p.dirs {
+		err := os.WriteFile(filepath.Join(dir, "cgroup.procs"), strconv.AppendInt(nil, int64(pid), 10), 0)
+		if err != nil && !errors.Is(err, unix.ESRCH) {
+			return err
+		}
+	}
+	return nil
 }
 
 // mostMoves is how often the processes of one cgroup are looked for before that is given up.
