@@ -134,7 +134,9 @@ func TestThreatMFAARecoveryCodeTypedWhileLockedIsUsedUp(t *testing.T) {
 // an asker and somebody who stands in need not wait, and a yes that was good for five minutes is good for whoever backdates the
 // other one. This test says so, and fails should it ever be better.
 func TestKnownOwnedBrokersAndTwoLiarsNeedNotWait(t *testing.T) {
-	sc := limited(t, func(_ *policy.Document, r *policy.Role) { r.Fallback = []policy.Fallback{{After: 600, From: []policy.Name{"dave"}}} })
+	sc := limited(t, func(_ *policy.Document, r *policy.Role) {
+		r.Fallback = []policy.Fallback{{After: 600, From: []policy.Name{"dave"}}}
+	})
 	sc.now += 700
 	p := sc.with(func(r *statement.Request) { r.Created -= 600 })
 	d := Dossier{Request: p, Decisions: []statement.Proof{sc.approves("dave", p)}}
