@@ -92,7 +92,8 @@ func manyKeys(n int) string {
 
 // FuzzParse: whatever the bytes, the answer is either problems with places, or a document that drafts and says the same.
 func FuzzParse(f *testing.F) {
-	for _, pattern := range []string{"testdata/good/*.yaml", "testdata/bad/yaml_*.yaml", "testdata/bad/key_*.yaml"} {
+	for _, pattern := range []string{"testdata/good/*.yaml", "testdata/bad/yaml_*.yaml", "testdata/bad/key_*.yaml", "testdata/bad/dated_*.yaml", "testdata/bad/hours_*.yaml",
+		"testdata/bad/approvals_*.yaml", "testdata/bad/fa*.yaml"} {
 		files, err := filepath.Glob(pattern)
 		if err != nil || len(files) == 0 {
 			f.Fatal(pattern, err)

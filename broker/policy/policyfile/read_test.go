@@ -152,6 +152,31 @@ func TestTooManyPeopleAreSaid(t *testing.T) {
 	}
 }
 
+// BenchmarkParse reads about the largest policy that can be signed.
+func BenchmarkParse(b *testing.B) {
+	text := strings.Builder{}
+	text.WriteString("version: 1\npeople:\n  alice: {keys: [\"" + aliceKey + "\"]}\n")
+	for i := range 5000 {
+		blob := fmt.Sprintf("\x00\x00\x00\x0bssh-ed25519\x00\x00\x00\x20%032d", i)
+		fmt.Fprintf(&text, "  p%05d: {keys: [\"ssh-ed25519 %s\"]}\n", i, base64.StdEncoding.EncodeToString([]byte(blob)))
+	}
+	smallest, err := os.ReadFile("testdata/good/smallest.yaml")
+	if err != nil {
+		b.Fatal(err)
+	}
+	_, rest, _ := strings.Cut(string(smallest), "stewards:")
+	text.WriteString("stewards:" + rest + "roles:\n")
+	for i := range 500 {
+		fmt.Fprintf(&text, "  r%04d:\n    hosts: {labels: {tier: t%d}}\n    accounts: [a%d]\n    eligible: [p%05d]\n", i, i, i, i)
+		fmt.Fprintf(&text, "    approvals: {count: 1, from: [p%05d, p%05d]}\n    longest: 1h\n", i+1, i+2)
+	}
+	for b.Loop() {
+		if _, _, err := ParseWarned("policy.yaml", []byte(text.String()), 1_800_000_000); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
 const aliceKey = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIDmrtdEvDNK8qeHW20laJXJNFRXlVjs39H9pxaq+QZ1H"
 
 // TestGoodFilesCompile holds each file to the JSON it becomes.
