@@ -24,7 +24,7 @@ import (
 
 func seed(t *testing.T) Seed {
 	t.Helper()
-	s, err := Generate(rand.Reader)
+	s, err := Generate(rand.Reader, "alice")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -48,6 +48,13 @@ func (c *contact) review(ctx context.Context, id, why, key string) error {
 	if err != nil {
 		return err
 	}
+	if r, view, err := c.requestByID(ctx, string(stem.Grant())); err == nil {
+		c.term.TalkCard(c.fullCard(r, view))
+	} else if broker.KindOf(err) == broker.Missing {
+		c.term.Warn("brokers no longer hold what was signed for %s; it is in the log: pim-ssh audit show %s", stem.Grant(), stem.Grant())
+	} else {
+		return err
+	}
 	head, err := c.head(statement.KindReview, freshFor)
 	if err != nil {
 		return err

@@ -79,11 +79,11 @@ func (x *extended) wantArmed(unit, end broker.Dossier) {
 	if err != nil {
 		x.t.Fatal(err)
 	}
-	x.m.units.mu.Lock()
-	defer x.m.units.mu.Unlock()
-	if got := x.m.units.windows[unit.Stem()].Until; got != g.Until {
-		x.t.Errorf("%s is armed for %s, want %s\n%s", unit.Stem(), got, g.Until, x.m.log)
-	}
+	waitFor(x.t, string(unit.Stem())+" armed for "+g.Until.String(), func() bool {
+		x.m.units.mu.Lock()
+		defer x.m.units.mu.Unlock()
+		return x.m.units.windows[unit.Stem()].Until == g.Until
+	})
 }
 
 func (x *extended) wantRuns(c *callerProcess, alive bool) {
@@ -304,6 +304,19 @@ func TestAChainOfExtensions(t *testing.T) {
 	}
 }
 
+// A link that somebody revoked carries nothing on, though what extends it is live.
+func TestAChainEndsWhereALinkWasRevoked(t *testing.T) {
+	x := newExtended(t, nil)
+	second := x.extend(x.first, nil)
+	third := x.extend(second, nil)
+	x.shows(second, third)
+	x.wantArmed(x.first, third)
+	x.ends(second, broker.EndedByRevoke)
+	x.wantArmed(x.first, x.first)
+	x.pass(601)
+	x.wantRuns(x.runs, false)
+}
+
 // An agent dies at any time; the next one finds the deadlines in the dossiers again, and believes no clock that was set back.
 func TestAnExtensionOverARestart(t *testing.T) {
 	for sentence, c := range map[string]struct {
@@ -424,4 +437,14 @@ func TestAnExtensionProlongsNoCertificate(t *testing.T) {
 	if opens(first, nil) || opens(first, longer) || !opens(second, nil) {
 		t.Errorf("after the old end: the new one alone\n%s", m.log)
 	}
+}
+
+// The policy expires inside the old window: an extension that comes to the host afterwards could start nothing, and prolongs nothing.
+func TestThreatAnExtensionProlongsNothingUnderAnExpiredPolicy(t *testing.T) {
+	x := newExtended(t, func(doc *policy.Document) { doc.Expires = forger.Now().Add(300) })
+	x.pass(301)
+	x.shows(x.extend(x.first, nil))
+	x.wantArmed(x.first, x.first)
+	x.pass(300)
+	x.wantRuns(x.runs, false)
 }
