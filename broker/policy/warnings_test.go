@@ -56,6 +56,10 @@ func TestWarnings(t *testing.T) {
 			[]string{"roles.web-deploy.sudo.deploy.commands./usr/bin/vi /etc/motd: is as good as ALL as deploy: vi starts a shell"}},
 		"the same for fewer approvals": {onRole("web-deploy", func(r *Role) { r.Hosts, r.Accounts = Selector{Any: true}, []statement.Account{"ops"} }),
 			[]string{"roles.web-deploy.approvals: needs 1 approval for logging in as ops, but root needs 2 approvals for that"}},
+		"the same without the second factor": {func(d *Document) {
+			changeRole(d, "root", func(r *Role) { r.Factors.Ask, r.Approvals.Count = TOTP, 1 })
+			changeRole(d, "web-deploy", func(r *Role) { r.Hosts, r.Accounts = Selector{Any: true}, []statement.Account{"ops"} })
+		}, []string{"roles.web-deploy.approvals: needs 1 approval for logging in as ops, but root needs 1 approval and a totp code for that"}},
 		"the same for fewer approvals elsewhere": {func(d *Document) {
 			changeRole(d, "root", func(r *Role) { r.Hosts = Selector{Labels: map[string]string{"tier": "db"}} })
 			changeRole(d, "web-deploy", func(r *Role) { r.Accounts = []statement.Account{"ops"} })
