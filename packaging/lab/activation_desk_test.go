@@ -188,8 +188,8 @@ var (
 	recovers = regexp.MustCompile(`(?m)^([a-z2-7]{5}-[a-z2-7]{5})\r?$`)
 )
 
-// enrol gives a person a second factor, by the code of a step, and returns its secret and recovery codes.
-func (a activation) enrol(t *testing.T, person string, step int) (secret string, recovery []string) {
+// enrol gives a person a second factor, and returns its secret, the code that enrolled it, and its recovery codes.
+func (a activation) enrol(t *testing.T, person string) (secret, first string, recovery []string) {
 	t.Helper()
 	s := a.Begin(t, person, "pim-ssh", "totp", "enrol")
 	s.Expect(t, "the code that it shows now", 10*time.Second)
@@ -197,7 +197,8 @@ func (a activation) enrol(t *testing.T, person string, step int) (secret string,
 	if found == nil {
 		t.Fatalf("no secret in\n%s", s.Output())
 	}
-	s.Type(t, code(t, found[1], step))
+	first = code(t, found[1], 0)
+	s.Type(t, first)
 	got := s.Wait(t, 15*time.Second).Want(t, 0)
 	for _, line := range recovers.FindAllStringSubmatch(got.Out, -1) {
 		recovery = append(recovery, line[1])
@@ -205,7 +206,7 @@ func (a activation) enrol(t *testing.T, person string, step int) (secret string,
 	if len(recovery) != 10 {
 		t.Fatalf("%d recovery codes in\n%s", len(recovery), got.Out)
 	}
-	return found[1], recovery
+	return found[1], first, recovery
 }
 
 // code is oathtool's code of the step of 30 s that is so many away from now.

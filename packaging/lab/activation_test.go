@@ -66,7 +66,7 @@ func (a activation) twoGroups(t *testing.T) {
 }
 
 func (a activation) scheduled(t *testing.T) {
-	at := forger.Now().Add(20)
+	at := forger.Now().Add(30)
 	begins := func(person string) string {
 		got := a.pim(t, person, "request", "db-admin@db1", "--for", "5m", "--at", at.String(), "--why", "tonight", "--no-wait", "--quiet").Want(t, 0)
 		id := strings.TrimSpace(got.Out)
@@ -131,7 +131,7 @@ func (a activation) emergency(t *testing.T) {
 }
 
 func (a activation) extended(t *testing.T) {
-	first := a.grant(t, "alice", "db-admin@db1", "40s", "bob")
+	first := a.grant(t, "alice", "db-admin@db1", "50s", "bob")
 	shell := a.Begin(t, "alice", append([]string{"ssh", "-tt"}, sshLine("postgres@db1", "exec bash --norc")[1:]...)...)
 	shell.Type(t, "echo I am $(id -un)")
 	shell.Expect(t, "I am postgres", 10*time.Second)
@@ -162,12 +162,12 @@ func (a activation) extended(t *testing.T) {
 }
 
 func (a activation) codes(t *testing.T) {
-	secret, recovery := a.enrol(t, "alice", -1)
+	secret, first, recovery := a.enrol(t, "alice")
 	ask := func(broker, scope, code string) []string {
 		return []string{"as", "alice", "--", "env", "PIM_SSH_BROKER=" + broker + ":7443", "pim-ssh", "request", "coded@" + scope, "--for", "5m", "--why", t.Name(), "--no-wait", "--quiet", "--totp", code}
 	}
 	a.pim(t, "alice", "request", "coded@db1", "--for", "5m", "--why", "no code", "--no-wait").Refused(t)
-	a.lab(t, ask("b1", "db1", code(t, secret, -1))...).Want(t, 3)
+	a.lab(t, ask("b1", "db1", first)...).Want(t, 3) // it has enrolled her, and is used up
 	for _, one := range []string{code(t, secret, 1), recovery[0]} {
 		scopes := []string{"db1", "web1", "db1,web1"}
 		var asking []*labtest.Session
@@ -197,7 +197,7 @@ func (a activation) codes(t *testing.T) {
 }
 
 func (a activation) locked(t *testing.T) {
-	secret, recovery := a.enrol(t, "erin", -1)
+	secret, _, recovery := a.enrol(t, "erin")
 	ask := func(broker, code string) labtest.Result {
 		return a.As(t, "erin", "env", "PIM_SSH_BROKER="+broker+":7443", "pim-ssh", "request", "coded@db1", "--for", "5m", "--why", t.Name(), "--no-wait", "--quiet", "--totp", code)
 	}
@@ -223,7 +223,7 @@ func (a activation) locked(t *testing.T) {
 	a.pim(t, "erin", "totp", "reset", "erin", "--why", "mine").Want(t, 3)
 	a.pim(t, "dave", "totp", "reset", "erin", "--why", "saw her, and her badge").Want(t, 0)
 	ask("b1", recovery[0]).Want(t, 3) // there is nothing to check it by
-	secret, _ = a.enrol(t, "erin", 0)
+	secret, _, _ = a.enrol(t, "erin")
 	ask("b2", code(t, secret, 1)).Want(t, 0)
 }
 

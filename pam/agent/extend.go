@@ -95,8 +95,8 @@ func (a *Agent) lasts(g broker.Grant, end deadline) (deadline, view) {
 }
 
 // longestUnit is the longest that any unit lives, however often its grant is extended: systemd fixes a unit's own clock when
-// it starts (F6).
-const longestUnit = policy.MaxWindow
+// it starts (F6). It is shorter than what lapsed is remembered for.
+const longestUnit = 4 * policy.MaxWindow
 
 // ceiling is what remains of it.
 func (a *Agent) ceiling(g broker.Grant) time.Duration {

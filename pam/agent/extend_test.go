@@ -317,6 +317,32 @@ func TestAChainEndsWhereALinkWasRevoked(t *testing.T) {
 	x.wantRuns(x.runs, false)
 }
 
+// However often a grant is extended, its unit has an end that systemd knew when it started it.
+func TestAUnitLivesNoLongerThanItsCeiling(t *testing.T) {
+	const week = policy.MaxWindow
+	w := forger.New(t, func(doc *policy.Document) {
+		role := doc.Roles["db-admin"]
+		role.Longest = week
+		doc.Roles["db-admin"] = role
+	})
+	m := newMachine(t, w)
+	first := w.Granted("alice", "db-admin", "db1", week, forger.Key(t), "bob")
+	m.feed(first)
+	for link, i := first, 0; i < 5; i++ {
+		link = w.Extension(link, week, forger.Key(t), nil, "bob")
+		m.feed(link)
+	}
+	g, err := broker.Prove(w.Chain, first)
+	if err != nil {
+		t.Fatal(err)
+	}
+	m.start().settle(t.Context())
+	got := m.units.windows[first.Stem()]
+	if ceiling := g.From.Add(4 * week); got.Until != ceiling || got.Remaining > got.Most+time.Second || got.Most > (4*week).Std() {
+		t.Errorf("armed for %s in %v, with a ceiling of %v; want %s\n%s", got.Until, got.Remaining, got.Most, ceiling, m.log)
+	}
+}
+
 // An agent dies at any time; the next one finds the deadlines in the dossiers again, and believes no clock that was set back.
 func TestAnExtensionOverARestart(t *testing.T) {
 	for sentence, c := range map[string]struct {
