@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -114,11 +115,11 @@ func TestTimeIsStampedHereAndNeverGoesBack(t *testing.T) {
 func TestWhatMustStopStopsTheNodeForEver(t *testing.T) {
 	for name, data := range map[string][]byte{
 		"an unknown command version": []byte(`{"v":2}`),
-		"an unknown rules version":   []byte(`{"v":1,"at":"2026-11-23T08:00:00Z","kind":"Tick","rules":3}`),
-		"an unknown command kind":    []byte(`{"v":1,"at":"2026-11-23T08:00:00Z","kind":"Grant","rules":2}`),
+		"an unknown rules version":   fmt.Appendf(nil, `{"v":1,"at":"2026-11-23T08:00:00Z","kind":"Tick","rules":%d}`, broker.Rules+1),
+		"an unknown command kind":    fmt.Appendf(nil, `{"v":1,"at":"2026-11-23T08:00:00Z","kind":"Grant","rules":%d}`, broker.Rules),
 		"bytes that are no command":  []byte(`}`),
-		"another state's digest": []byte(`{"v":1,"at":"2026-11-23T08:00:00Z","kind":"Tick","rules":2,"state":{"index":1,` +
-			`"digest":"0000000000000000000000000000000000000000000000000000000000000000"}}`),
+		"another state's digest": fmt.Appendf(nil, `{"v":1,"at":"2026-11-23T08:00:00Z","kind":"Tick","rules":%d,"state":{"index":1,`+
+			`"digest":"0000000000000000000000000000000000000000000000000000000000000000"}}`, broker.Rules),
 	} {
 		t.Run(name, func(t *testing.T) {
 			l := newLone(t)
