@@ -103,9 +103,13 @@ func (t *turn) reprove(r *Request) {
 	}
 }
 
-// reopen opens a pending request whose quorum the policy makes full.
+// reopen opens a pending request whose quorum the policy makes full. What only a proposer can judge was judged by an older
+// policy, if at all: such a role opens by a decision, or is asked for again.
 func (t *turn) reopen(r *Request, by statement.Hash) {
 	w, err := weigh(t.chain, r.Dossier)
+	if w.role.Networks != nil || w.role.Hours != nil || w.role.Hook != nil || w.role.Factors.Approve == policy.TOTP {
+		return
+	}
 	if err != nil || w.missing() > 0 || !w.more(r.More, t.now) || t.now >= t.chain.Current().Expires {
 		return
 	}

@@ -24,6 +24,14 @@ type span struct {
 	Until statement.Time `json:"until"`
 }
 
+// over reports whether a span counts no more: it is long past, or nothing was used of it.
+func (one span) over(now statement.Time) bool {
+	return one.Until <= max(one.From, now.Add(-policy.MaxPer))
+}
+
+// maxSpans is how many windows of one role within policy.MaxPer count for one person: all of them are hashed with each change.
+const maxSpans = 2000
+
 // spender says whose use of what is counted together.
 type spender struct {
 	person statement.Person
@@ -48,6 +56,9 @@ func (t *turn) affords(person statement.Person, name statement.RoleName, role po
 	if b == (policy.Budget{}) {
 		return nil
 	}
+	if held := t.s.spent[spender{person, name}]; held != nil && len(held.Spans) >= maxSpans && !slices.ContainsFunc(held.Spans, func(one span) bool { return one.over(t.now) }) {
+		return Refuse(Denied, "ask for longer windows, and fewer", "%s had %d windows of %s within %d days", person, len(held.Spans), name, policy.MaxPer/statement.Day)
+	}
 	used := t.s.Used(person, name, b.Per, t.now)
 	if used+more <= b.Time {
 		return nil
@@ -65,9 +76,7 @@ func (s *State) spend(g Grant) {
 	key := spender{g.Person, g.Role}
 	held := &spent{Person: g.Person, Role: g.Role}
 	if before := s.spent[key]; before != nil {
-		held.Spans = slices.DeleteFunc(slices.Clone(before.Spans), func(one span) bool {
-			return one.Until <= max(one.From, s.now.Add(-policy.MaxPer)) // past, or nothing was used of it
-		})
+		held.Spans = slices.DeleteFunc(slices.Clone(before.Spans), func(one span) bool { return one.over(s.now) })
 	}
 	held.Spans = append(held.Spans, span{g.ID, g.From, g.Until})
 	s.count(held)

@@ -243,3 +243,26 @@ func TestUnderOlderRulesWhatRules3BroughtLeavesNoEvent(t *testing.T) {
 		}
 	}
 }
+
+// A request that was filed before the role was for some networks, hours or a hook's yes is not opened by the policy that says so.
+func TestThreatAPolicyOpensNothingThatNobodyJudged(t *testing.T) {
+	for name, limit := range map[string]func(*policy.Role){
+		"networks": func(r *policy.Role) { r.Networks = []string{"10.0.0.0/8"} },
+		"hours": func(r *policy.Role) {
+			r.Hours = &policy.Hours{Zone: "UTC", Weekly: []policy.Span{{From: 0, Until: 60}}}
+		},
+		"a hook":  func(r *policy.Role) { r.Hook = &policy.Hook{URL: "https://hook/", Key: publicKeyOf("hook")} },
+		"nothing": func(*policy.Role) {},
+	} {
+		sc := limited(t, func(*policy.Document, *policy.Role) {})
+		p := sc.asks("alice", "db-admin", "db1")
+		sc.must(p)
+		sc.must(sc.revises(changeRole("db-admin", func(r *policy.Role) {
+			r.Approvals, r.PlainKey = policy.Approvals{None: true}, true
+			limit(r)
+		})))
+		if opened := sc.find(p).Grant != nil; opened != (name == "nothing") {
+			t.Errorf("%s: opened by the policy: %v", name, opened)
+		}
+	}
+}

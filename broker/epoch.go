@@ -131,6 +131,11 @@ func (s *State) begin(e *EpochBegun) {
 			}
 		})
 	}
+	for _, held := range s.factors { // nobody has proved anything to these brokers
+		f := *held
+		f.Proved = 0
+		s.know(&f)
+	}
 	s.cluster.Rules, s.cluster.Founding = e.Rules, s.chain.Ref().Revision
 	s.cluster.Epoch = &Epoch{Number: e.Epoch, Begun: body.Created, Person: e.Person, Index: e.Index, Proof: e.Proof}
 }

@@ -113,9 +113,6 @@ func (t *turn) changeFactor(b statement.Factor, p statement.Proof) error {
 	if f != nil && t.now < f.LockedUntil {
 		return Refuse(Denied, "wait, or ask an operator: pim-ssh totp reset "+string(b.Person), "%s's codes are locked until %s: too many were wrong", b.Person, f.LockedUntil)
 	}
-	if t.judged.Code == nil || !t.judged.Code.Right || t.judged.Code.Recovery != 0 {
-		return Refuse(Denied, "look at the clock of the phone and of this machine, then: pim-ssh totp enrol", "the first code is not what the new seed gives")
-	}
 	if f != nil && len(f.Sealed) > 0 {
 		if b.Code == "" {
 			return Refuse(Denied, "pim-ssh totp enrol --code CODE, with a recovery code if need be", "%s has a second factor already: a code of it is needed to replace it", b.Person)
@@ -123,6 +120,9 @@ func (t *turn) changeFactor(b statement.Factor, p statement.Proof) error {
 		if err := f.take(t.judged.Old, "pim-ssh totp enrol --code CODE"); err != nil {
 			return err
 		}
+	}
+	if t.judged.Code == nil || !t.judged.Code.Right || t.judged.Code.Recovery != 0 {
+		return Refuse(Denied, "look at the clock of the phone and of this machine, then: pim-ssh totp enrol", "the first code is not what the new seed gives")
 	}
 	t.add(&FactorEnrolled{Person: b.Person, Judged: t.judged, Proof: p})
 	return nil
@@ -155,11 +155,17 @@ func (s *State) resetFactor(e *FactorReset) { s.know(&factor{Person: e.Of, At: e
 // nothing: whoever saw it can show it again.
 func (s *State) judge(person statement.Person, code *CodeJudged) {
 	before := s.factors[person]
-	if before == nil || code == nil || s.now < before.LockedUntil || code.Right && before.used(*code) {
+	if before == nil || code == nil || code.Right && before.used(*code) {
 		return
 	}
 	f := *before
-	if code.Right {
+	locked := s.now < f.LockedUntil
+	if locked && (!code.Right || code.Recovery == 0) {
+		return
+	}
+	if locked {
+		f.Recovered |= 1 << code.Recovery // it stands in the record in clear, and serves no more
+	} else if code.Right {
 		f.took(code, s.now)
 	} else {
 		f.Failures++

@@ -9,27 +9,28 @@ import (
 
 // Grant is what a proven dossier confers. Only Prove makes one; every field follows from signed bytes and policy.
 type Grant struct {
-	ID       GrantID              `json:"id"`
-	Stem     Stem                 `json:"stem"`
-	Request  statement.Hash       `json:"request"` // of the request's payload
-	Person   statement.Person     `json:"person"`
-	Account  statement.Account    `json:"account"` // the person's own login, whose sudo the grant unlocks
-	Role     statement.RoleName   `json:"role"`
-	Hosts    []statement.HostName `json:"hosts"`    // sorted; at least one
-	From     statement.Time       `json:"from"`     // the window is [From, Until)
-	Until    statement.Time       `json:"until"`    // strictly after From
-	Keys     []statement.Key      `json:"keys"`     // sorted; certificates may be for these and no others
-	Accounts []statement.Account  `json:"accounts"` // SSH logins
-	Sudo     []policy.SudoRule    `json:"sudo"`
-	Offline  policy.Offline       `json:"offline"`
-	Reach    policy.Selector      `json:"reach"`              // the role's selector, which hosts hold against their own labels
-	Eligible []policy.Eligibility `json:"eligible,omitempty"` // by which of these the person holds it, where they say less than for ever and everywhere
-	Extends  GrantID              `json:"extends,omitzero"`   // whose sessions go on under this one
-	Alarm    bool                 `json:"alarm,omitzero"`     // nobody approved it beforehand: whoever opens it rings
-	Newest   statement.Time       `json:"newest"`             // the latest created in the dossier
-	Expires  statement.Time       `json:"policy_expires"`     // when the policy that proved it expires
-	Ended    *Ended               `json:"ended"`              // null while nothing ended it; Prove never sets it
-	Asked    statement.Time       `json:"-"`                  // when the request was created; known only of what Prove just made
+	ID       GrantID                `json:"id"`
+	Stem     Stem                   `json:"stem"`
+	Request  statement.Hash         `json:"request"` // of the request's payload
+	Person   statement.Person       `json:"person"`
+	Account  statement.Account      `json:"account"` // the person's own login, whose sudo the grant unlocks
+	Role     statement.RoleName     `json:"role"`
+	Hosts    []statement.HostName   `json:"hosts"`    // sorted; at least one
+	From     statement.Time         `json:"from"`     // the window is [From, Until)
+	Until    statement.Time         `json:"until"`    // strictly after From
+	Keys     []statement.Key        `json:"keys"`     // sorted; certificates may be for these and no others
+	Accounts []statement.Account    `json:"accounts"` // SSH logins
+	Sudo     []policy.SudoRule      `json:"sudo"`
+	Offline  policy.Offline         `json:"offline"`
+	Reach    policy.Selector        `json:"reach"`              // the role's selector, which hosts hold against their own labels
+	Eligible []policy.Eligibility   `json:"eligible,omitempty"` // by which of these the person holds it, where they say less than for ever and everywhere
+	Earlier  [][]policy.Eligibility `json:"earlier,omitempty"`  // the same in each revision since the asker's that said it otherwise: no later one prolongs a window
+	Extends  GrantID                `json:"extends,omitzero"`   // whose sessions go on under this one
+	Alarm    bool                   `json:"alarm,omitzero"`     // nobody approved it beforehand: whoever opens it rings
+	Newest   statement.Time         `json:"newest"`             // the latest created in the dossier
+	Expires  statement.Time         `json:"policy_expires"`     // when the policy that proved it expires
+	Ended    *Ended                 `json:"ended"`              // null while nothing ended it; Prove never sets it
+	Asked    statement.Time         `json:"-"`                  // when the request was created; known only of what Prove just made
 }
 
 // Phase is where a grant stands in its life. Waiting, active and lapsed are computed from time.

@@ -188,7 +188,8 @@ func (w weighed) grant(c policy.Chain, certificates []statement.Proof) (Grant, e
 	from := max(w.asked.begins(), w.filled())
 	until := from.Add(min(w.asked.Duration, w.duration, w.longest))
 	entries, last := eligibleAt(c.Current(), w.asked, from)
-	until = min(until, last)
+	earlier, before := eligibleSince(c, w.asked, from)
+	until = min(until, last, before)
 	switch {
 	case len(entries) == 0:
 		return Grant{}, Refuse(Missing, "pim-ssh roles", "%s is not eligible for role %s at %s", w.asked.Person, w.asked.Role, from)
@@ -203,14 +204,14 @@ func (w weighed) grant(c policy.Chain, certificates []statement.Proof) (Grant, e
 		Person: w.asked.Person, Account: doc.People[w.asked.Person].Account, Role: w.asked.Role,
 		Hosts: w.hosts, From: from, Until: until, Keys: slices.Clone(w.asked.Keys),
 		Accounts: w.role.Accounts, Sudo: w.role.Sudo, Offline: w.role.Offline, Reach: w.role.Hosts,
-		Eligible: bounded(entries), Extends: GrantID(w.asked.Extends), Alarm: doc.V > 1 && w.unapproved(),
+		Eligible: bounded(entries), Earlier: earlier, Extends: GrantID(w.asked.Extends), Alarm: doc.V > 1 && w.unapproved(),
 		Newest: max(w.asked.Created, w.newest), Expires: doc.Expires, Asked: w.asked.Created,
 	}
 	if len(certificates) > maxCertificates {
 		return Grant{}, Refuse(Denied, "pim-ssh return "+string(g.ID), "%s has %d certificates: at most %d", g.ID, len(certificates), maxCertificates)
 	}
 	for _, p := range certificates {
-		if err := g.addKey(c, p); err != nil {
+		if err := g.addKey(c, w.asked, p); err != nil {
 			return Grant{}, err
 		}
 	}
@@ -218,7 +219,7 @@ func (w weighed) grant(c policy.Chain, certificates []statement.Proof) (Grant, e
 }
 
 // addKey takes the holder's statement that one more key may be certified.
-func (g *Grant) addKey(c policy.Chain, p statement.Proof) error {
+func (g *Grant) addKey(c policy.Chain, a asked, p statement.Proof) error {
 	body, o, err := openStatement[statement.Certificate](c, p)
 	if err != nil {
 		return err
@@ -226,7 +227,7 @@ func (g *Grant) addKey(c policy.Chain, p statement.Proof) error {
 	if err := speaks(c.Current(), o); err != nil {
 		return err
 	}
-	if err := touched(c.Current().Roles[g.Role].Factors.Ask, o); err != nil {
+	if err := certified(c.Current(), a, o); err != nil {
 		return err
 	}
 	switch {

@@ -55,6 +55,20 @@ func (r *Request) decidedAt(doc *policy.Document, person statement.Person, now s
 	return slices.ContainsFunc(r.decided, func(d decided) bool { return d.person == person && now <= valid(doc, d.until) })
 }
 
+// maxAgain is how often one person may approve one request, each time because the last one's not_after had passed: every decision
+// stays in the dossier and is verified with each that follows.
+const maxAgain = 10
+
+func (r *Request) decisionsOf(person statement.Person) int {
+	n := 0
+	for _, d := range r.decided {
+		if d.person == person {
+			n++
+		}
+	}
+	return n
+}
+
 // Issued is one certificate that may be signed: Serial is the index of the event that says so.
 type Issued struct {
 	Key    statement.Key `json:"key"`
@@ -151,6 +165,9 @@ func (t *turn) mayFile(a asked) error {
 		return err
 	}
 	if err := t.notTooMany(a.Person); err != nil {
+		return err
+	}
+	if err := t.reviewed(a.Person, role); err != nil {
 		return err
 	}
 	return t.mayAsk(a, role)
@@ -251,6 +268,9 @@ func (t *turn) fileDecision(d statement.Decision, o statement.Opened, p statemen
 	}
 	if r.decidedAt(doc, d.Person, t.now) {
 		return Refuse(Conflict, "pim-ssh status "+string(id), "%s decided %s before", d.Person, id)
+	}
+	if r.decisionsOf(d.Person) >= maxAgain {
+		return Refuse(Conflict, "pim-ssh deny "+string(id)+", or wait for the others", "%s decided %s %d times already", d.Person, id, maxAgain)
 	}
 	if err := t.mayApprove(r, d, o); err != nil {
 		return err

@@ -46,6 +46,20 @@ func MayReview(doc *policy.Document, r Review, person statement.Person) bool {
 	return person != r.Person && (doc.Auditor(person) || doc.Decides(person, r.Role, policy.MaxWindow))
 }
 
+// reviewed refuses another emergency while MaxOpen of a person's wait for somebody to look at them: each stays until then.
+func (t *turn) reviewed(person statement.Person, role policy.Role) error {
+	open := 0
+	for _, r := range t.s.reviews {
+		if r.Person == person {
+			open++
+		}
+	}
+	if !role.Emergency || open < MaxOpen {
+		return nil
+	}
+	return Refuse(Conflict, "ask who reviews: pim-ssh review", "%d emergencies of %s wait for a review already", open, person)
+}
+
 // reviewGrant decides whether a person closes a review.
 func (t *turn) reviewGrant(b statement.Review, p statement.Proof) error {
 	r, open := t.s.reviews[GrantID(b.Grant)]

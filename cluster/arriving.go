@@ -16,6 +16,7 @@ import (
 type arriving struct {
 	summedSnapshots
 	machine *machine
+	applied func() uint64 // raft's newest entry that the machine was given
 }
 
 // Create begins a snapshot.
@@ -25,13 +26,15 @@ func (a arriving) Create(version raft.SnapshotVersion, index, term uint64, membe
 	if err != nil {
 		return nil, err
 	}
-	return &arrivingSink{SnapshotSink: sink, machine: a.machine}, nil
+	return &arrivingSink{SnapshotSink: sink, machine: a.machine, index: index, applied: a.applied}, nil
 }
 
 // arrivingSink is a snapshot being written.
 type arrivingSink struct {
 	raft.SnapshotSink
 	machine *machine
+	index   uint64 // raft's newest entry in it
+	applied func() uint64
 	own     bool // of this broker's own state: its events are here
 	state   bytes.Buffer
 }
@@ -49,6 +52,9 @@ func (s *arrivingSink) Write(data []byte) (int, error) {
 func (s *arrivingSink) Close() error {
 	if s.own {
 		return s.SnapshotSink.Close()
+	}
+	if applied := s.applied(); s.index < applied { // raft would go back to it, and ask for entries that it has thrown away since
+		return errors.Join(fmt.Errorf("a snapshot that was sent comes late: it ends at entry %d, and %d is applied", s.index, applied), s.Cancel())
 	}
 	state, err := broker.DecodeState(s.state.Bytes())
 	if err == nil {

@@ -37,10 +37,27 @@ func (f *failstop) do(what string, write func() error) error {
 	return err
 }
 
-// stoppingLog is raft's log on a disk that may fail.
+// end ends the broker, and writes nothing more; the disk may be used again.
+func (f *failstop) end(why error) {
+	if f.fail != nil && f.why.CompareAndSwap(nil, &why) {
+		f.fail(why)
+	}
+}
+
+// errCut: raft goes by a log that is longer than what the disk holds.
+var errCut = errors.New("raft's log was cut, and there was no room for what comes in its place: start again once there is room")
+
+// stoppingLog is raft's log on a disk that may fail. Raft cuts what another leader contradicts and then writes what that one
+// sends; when the second fails it goes on as if nothing had been cut, promises entries that it has not, and panics when it is to
+// apply them. So a full disk, which is else no failure, ends the broker there. The disk is whole.
 type stoppingLog struct {
 	raft.LogStore
 	stop *failstop
+	cut  *atomic.Bool // and nothing was written since
+}
+
+func newStoppingLog(log raft.LogStore, stop *failstop) stoppingLog {
+	return stoppingLog{log, stop, &atomic.Bool{}}
 }
 
 // StoreLog stores one entry.
@@ -48,12 +65,25 @@ func (s stoppingLog) StoreLog(entry *raft.Log) error { return s.StoreLogs([]*raf
 
 // StoreLogs stores entries.
 func (s stoppingLog) StoreLogs(entries []*raft.Log) error {
-	return s.stop.do(raftFile, func() error { return s.LogStore.StoreLogs(entries) })
+	err := s.stop.do(raftFile, func() error { return s.LogStore.StoreLogs(entries) })
+	if err == nil {
+		s.cut.Store(false)
+	} else if s.cut.Load() && full(err) {
+		s.stop.end(fmt.Errorf("%w: %w", errCut, err))
+	}
+	return err
 }
 
 // DeleteRange forgets entries.
 func (s stoppingLog) DeleteRange(first, last uint64) error {
-	return s.stop.do(raftFile, func() error { return s.LogStore.DeleteRange(first, last) })
+	newest, err := s.LastIndex()
+	if err == nil {
+		err = s.stop.do(raftFile, func() error { return s.LogStore.DeleteRange(first, last) })
+	}
+	if err == nil && last >= newest {
+		s.cut.Store(true)
+	}
+	return err
 }
 
 // stoppingValues are raft's own values on a disk that may fail. Raft panics when it cannot write them.

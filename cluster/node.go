@@ -121,8 +121,8 @@ func (n *Node) start(config Config, mark string, store *raftboltdb.BoltStore) er
 	n.wire = newTransport(config, n.door, newClocks(n.now, n.door.seats, n.ask, n.log))
 	disk := n.machine.disk
 	tuned := n.seams.tune(raftConfig(n.id, config.Log))
-	n.raft, err = raft.NewRaft(tuned, n.machine, stoppingLog{seamedLog{n.entries, n.seams}, disk},
-		stoppingValues{sealedValues{seamedVotes{store, n.seams}}, disk}, arriving{kept, n.machine}, n.wire)
+	n.raft, err = raft.NewRaft(tuned, n.machine, newStoppingLog(seamedLog{n.entries, n.seams}, disk),
+		stoppingValues{sealedValues{seamedVotes{store, n.seams}}, disk}, arriving{kept, n.machine, func() uint64 { return n.raft.AppliedIndex() }}, n.wire)
 	if err != nil {
 		return errors.Join(fmt.Errorf("raft: %w", err), n.wire.Close())
 	}

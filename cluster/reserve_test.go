@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"github.com/hashicorp/raft"
+	raftboltdb "github.com/hashicorp/raft-boltdb/v2"
 
 	"pim-ssh/broker"
 )
@@ -134,5 +135,67 @@ func TestAFullDiskIsNoFailure(t *testing.T) {
 	}
 	if _, err := l.propose(l.refusal()); broker.KindOf(err) != broker.Missing {
 		t.Errorf("with room again it answered %v", err)
+	}
+}
+
+// TestALogThatWasCutAndCannotGoOnStopsTheBroker takes away what another leader contradicts, and has no room for what that one sent.
+// Raft believes then that it still has what it took away.
+func TestALogThatWasCutAndCannotGoOnStopsTheBroker(t *testing.T) {
+	entries := func(term, first, last uint64) (all []*raft.Log) {
+		for index := first; index <= last; index++ {
+			all = append(all, &raft.Log{Index: index, Term: term, Data: []byte("x")})
+		}
+		return all
+	}
+	for name, c := range map[string]struct {
+		first, last uint64 // what is forgotten
+		again       bool   // and something is written before the disk is full
+		stops       bool
+	}{
+		"what comes last is contradicted":   {4, 6, false, true},
+		"all of it is":                      {1, 6, false, true},
+		"it has gone on since":              {4, 6, true, false},
+		"the oldest are in a snapshot":      {1, 3, false, false},
+		"nothing is forgotten, and no room": {0, 0, false, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			store, err := raftboltdb.NewBoltStore(filepath.Join(memory(t), "log.db"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer store.Close()
+			isFull, stopped, dir := false, error(nil), memory(t)
+			seams := Seams{Write: func(_ Point, do func() error) error {
+				if isFull {
+					return &fs.PathError{Op: "write", Path: raftFile, Err: syscall.ENOSPC}
+				}
+				return do()
+			}}
+			log := newStoppingLog(seamedLog{chainedStore{store}, seams}, &failstop{dir: dir, fail: func(err error) { stopped = err }})
+			err = log.StoreLogs(entries(1, 1, 6))
+			if c.last > 0 {
+				err = errors.Join(err, log.DeleteRange(c.first, c.last))
+			}
+			if c.again {
+				err = errors.Join(err, log.StoreLogs(entries(2, c.first, c.first)))
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			isFull = true
+			if err := log.StoreLogs(entries(2, 7, 7)); !full(err) {
+				t.Errorf("written: %v", err)
+			}
+			if errors.Is(stopped, errCut) != c.stops {
+				t.Errorf("it stops for %v", stopped)
+			}
+			if _, err := os.Stat(filepath.Join(dir, damagedFile)); err == nil {
+				t.Error("a good disk is condemned")
+			}
+			isFull = false
+			if err := log.StoreLogs(entries(2, c.first+6, c.first+6)); (err != nil) != c.stops {
+				t.Errorf("with room again: %v", err)
+			}
+		})
 	}
 }

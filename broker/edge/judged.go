@@ -59,10 +59,12 @@ func (s *Server) asks(state *broker.State, proof statement.Proof, body statement
 	return q
 }
 
-// seal finds the seed that the code is held to. While a person's codes are locked none is looked at.
+// seal finds the seed that the code is held to. While a person's codes are locked none is looked at; but a recovery code stands in
+// the record in clear whatever is decided, and is looked at so that it is used up.
 func (q *question) seal(state *broker.State, body statement.Body, now statement.Time) {
 	sealed, locked := state.FactorOf(q.person)
-	if q.enrols == nil && state.Demands(body) != policy.TOTP || now < locked || len(sealed) == 0 {
+	idle := q.enrols == nil && state.Demands(body) != policy.TOTP || now < locked
+	if len(sealed) == 0 || idle && !statement.RecoveryCode(q.code) {
 		q.code = ""
 	}
 	q.sealed = sealed
@@ -80,7 +82,7 @@ func (s *Server) judged(q *question, source netip.Addr) (broker.Judged, error) {
 	var of *broker.CodeJudged
 	if q.code != "" {
 		var err error
-		if of, err = judge.Code(q.sealed, s.identity, q.code, s.now()); err != nil {
+		if of, err = judge.Code(q.sealed, s.identity, q.person, q.code, s.now()); err != nil {
 			return broker.Judged{}, broker.Refuse(broker.Denied, "ask an operator: pim-ssh totp reset "+string(q.person)+"; then: pim-ssh totp enrol",
 				"the broker that leads cannot check %s's codes: %w", q.person, err)
 		}
@@ -89,7 +91,11 @@ func (s *Server) judged(q *question, source netip.Addr) (broker.Judged, error) {
 		j.Code = of
 		return j, nil
 	}
-	first, err := judge.Code(q.enrols.Sealed, s.identity, q.enrols.First, s.now())
+	if len(q.sealed) > 0 && (of == nil || !of.Right) {
+		j.Old = of // whoever cannot prove the old seed learns nothing of any code of the new one, which may be a copy of the old
+		return j, nil
+	}
+	first, err := judge.Code(q.enrols.Sealed, s.identity, q.person, q.enrols.First, s.now())
 	if err != nil {
 		return broker.Judged{}, broker.Refuse(broker.Denied, "pim-ssh totp enrol, with the newest policy", "the new seed must be for every broker of the policy: %w", err)
 	}

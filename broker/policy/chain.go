@@ -117,6 +117,9 @@ func (c Chain) follows(doc *Document, signers []statement.Signer, p statement.Pr
 	if doc.Previous != before.hash.String() {
 		return fmt.Errorf("names another revision %d: %w", doc.Revision-1, ErrForeign)
 	}
+	if doc.V < before.doc.V {
+		return fmt.Errorf("is of version %d after one of version %d, and would be judged by weaker rules: %w", doc.V, before.doc.V, ErrForeign)
+	}
 	if err := before.doc.signed(signers); err != nil {
 		return err
 	}

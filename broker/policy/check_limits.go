@@ -6,13 +6,15 @@ import (
 	"regexp"
 	"regexp/syntax"
 	"slices"
+	"strings"
 
 	"pim-ssh/broker/statement"
 )
 
 // Bounds of what version 2 brings.
 const (
-	maxTicket  = 200 // characters of a pattern
+	maxTicket  = 200  // characters of a pattern
+	maxProgram = 2000 // instructions of a pattern
 	maxSpans   = 50
 	maxWeek    = 7 * 24 * 60
 	maxEntries = 10_000
@@ -119,14 +121,22 @@ func (c *checker) someone(at []string, role Role, do string) {
 	}
 }
 
-// ticket holds a pattern to be one that stays fast: RE2 is, and repeats are bounded by its length.
+// ticket holds a pattern to be one that stays fast, as RE2 is while it repeats little, and that every build reads alike.
 func (c *checker) ticket(path []string, pattern string) {
 	if len(pattern) > maxTicket {
 		c.say(path, "is %d characters long: at most %d", len(pattern), maxTicket)
 		return
 	}
-	if _, err := syntax.Parse(pattern, syntax.Perl); err != nil {
+	parsed, err := syntax.Parse(pattern, syntax.Perl)
+	if err != nil {
 		c.say(path, "is no regular expression: %v", err)
+		return
+	}
+	if program, err := syntax.Compile(parsed.Simplify()); err != nil || len(program.Inst) > maxProgram {
+		c.say(path, "repeats too much: every judge matches it whenever it judges")
+	}
+	if strings.Contains(pattern, `\p`) || strings.Contains(pattern, `\P`) {
+		c.say(path, "names a Unicode class, which two builds may read differently: write the letters, such as [A-Za-z]")
 	}
 }
 

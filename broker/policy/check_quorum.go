@@ -23,7 +23,10 @@ func (c *checker) quorum(path []string, name statement.RoleName, role Role) {
 	}
 	parts := role.Reviewers()
 	parts[0].Count = need.Count // which Reviewers takes for one or more
-	sound := true
+	sound := slices.IsSortedFunc(parts, compareParts)
+	if !sound {
+		c.say(at, "parts are out of order")
+	}
 	for _, part := range parts {
 		one := at
 		if len(parts) > 1 {

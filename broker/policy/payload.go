@@ -32,6 +32,17 @@ func Draft(doc Document) ([]byte, error) {
 	return payload, nil
 }
 
+// Size returns how many bytes the document has, at the most, once it is drafted: as many as it has now, and room for what only
+// Chain.Next fills in.
+func (d *Document) Size() int {
+	const filledIn = 200
+	payload, err := encode(d)
+	if err != nil {
+		return 0 // Draft will say so
+	}
+	return len(payload) + filledIn
+}
+
 // Parse reads a payload strictly: unknown, missing, duplicate or trailing data and any spelling but the canonical one are
 // refused, and Check must pass. Nothing is said about who signed it.
 func Parse(payload []byte) (*Document, error) {

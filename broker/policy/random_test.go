@@ -40,7 +40,7 @@ func some[T ~string](t *rapid.T, from []T, least int, what string) []T {
 // drawDocument draws a document that is mostly well-formed: names resolve and grammars hold, but quorums, thresholds, keys,
 // accounts and durations fall as they may, so Check has something to decide.
 func drawDocument(t *rapid.T) Document {
-	d := Document{V: 1, Kind: statement.KindPolicy, Revision: 1, Expires: 1_800_000_000,
+	d := Document{V: rapid.IntRange(1, Version).Draw(t, "version"), Kind: statement.KindPolicy, Revision: 1, Expires: 1_800_000_000,
 		People: map[statement.Person]PersonEntry{}, Groups: map[GroupName][]statement.Person{}, Roles: map[statement.RoleName]Role{}}
 	people := some(t, worldPeople, 1, "people")
 	for i, person := range people {
@@ -69,9 +69,13 @@ func drawDocument(t *rapid.T) Document {
 	d.Operators, d.Auditors = some(t, people, 1, "operators"), some(t, people, 1, "auditors")
 	d.Brokers = map[statement.BrokerName]Broker{"b1": {Address: "b1:7443", Identity: key("b1"), CA: key("b1-ca"), Log: key("b1-log")}}
 	for i := range rapid.IntRange(0, 2).Draw(t, "roles") {
-		d.Roles[statement.RoleName(fmt.Sprintf("role-%d", i))] = drawRole(t, names)
+		role := drawRole(t, names)
+		if d.V > 1 {
+			role = drawLimits(t, role, names)
+		}
+		d.Roles[statement.RoleName(fmt.Sprintf("role-%d", i))] = role
 	}
-	return d
+	return d.Sorted()
 }
 
 func drawRole(t *rapid.T, names []Name) Role {

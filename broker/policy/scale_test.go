@@ -9,7 +9,8 @@ import (
 	"pim-ssh/broker/statement"
 )
 
-// big is a document of so many people and roles: a group for each thousand people, and one that holds everybody. Keys are spelled
+// big is a document of so many people and roles: a group for each thousand people, and one that holds everybody; every hundredth
+// role names 10 000 hosts. Keys are spelled
 // like real ones; nobody signs with them.
 func big(people, roles int) Document {
 	d := lab()
@@ -38,9 +39,22 @@ func big(people, roles int) Document {
 		for j := range 10 {
 			role.Dated = append(role.Dated, Eligibility{Who: Name(fmt.Sprintf("p%06d", (i*10+j)%people)), Until: 1_890_000_000})
 		}
+		if i%100 == 0 {
+			role.Hosts, role.Accounts = fleet(10_000), []statement.Account{"fleet"}
+			role.Approvals.Count = 1 + i%200/100
+		}
 		d.Roles[statement.RoleName(fmt.Sprintf("role-%04d", i))] = role
 	}
 	return d.Sorted()
+}
+
+// fleet is so many hosts by name.
+func fleet(hosts int) Selector {
+	var s Selector
+	for i := range hosts {
+		s.Names = append(s.Names, statement.HostName(fmt.Sprintf("host-%05d", i)))
+	}
+	return s
 }
 
 // spelled is a key of its own for each number.

@@ -16,6 +16,7 @@ func (d *Document) Warnings(now statement.Time) Problems {
 		path, role := at("roles", string(name)), c.doc.Roles[name]
 		c.open(path, role)
 		c.few(path, role)
+		c.untouching(path, role)
 		c.ended(path, role, now)
 		for _, rule := range role.Sudo {
 			c.escapes(below(path, "sudo", string(rule.As), "commands"), rule)
@@ -67,6 +68,31 @@ func (c *checker) few(path []string, role Role) {
 		case len(people) <= part.Count:
 			c.say(below(one, "from"), "needs every one of %s: name more people, or a fallback", list(people))
 		}
+	}
+}
+
+// untouching warns of people who are named for what only a security key opens, and have none.
+func (c *checker) untouching(path []string, role Role) {
+	askers := slices.Clone(role.Eligible)
+	for _, e := range role.Dated {
+		askers = append(askers, e.Who)
+	}
+	if role.Factors.Ask == SecurityKey || c.doc.V > 1 && role.Unapproved() && !role.PlainKey {
+		c.keyless(below(path, "eligible"), askers, "ask")
+	}
+	if role.Factors.Approve == SecurityKey {
+		c.keyless(below(path, "approvals"), role.deciders(), "approve")
+	}
+}
+
+func (c *checker) keyless(path []string, names []Name, what string) {
+	const told = 3
+	people := c.doc.some(names, told+1, func(person statement.Person) bool { return !c.doc.touches(person) })
+	switch {
+	case len(people) > told:
+		c.say(path, "needs security keys, and %s and others have none: they cannot %s", list(people[:told]), what)
+	case len(people) > 0:
+		c.say(path, "needs security keys, and %s without one cannot %s", list(people), what)
 	}
 }
 

@@ -18,6 +18,8 @@ func quietDocument() Document {
 	return d
 }
 
+const securityKey = "sk-ssh-ed25519@openssh.com AAAAGnNrLXNzaC1lZDI1NTE5QG9wZW5zc2guY29tAAAAIADZr+H6Gwd41OGWVAvpeanD9f+5wA5fodueLDgG85vGAAAABHNzaDo="
+
 func TestWarnings(t *testing.T) {
 	const now statement.Time = 1_797_000_000
 	for what, test := range map[string]struct {
@@ -54,6 +56,10 @@ func TestWarnings(t *testing.T) {
 			[]string{"roles.web-deploy.sudo.deploy.commands./usr/bin/vi /etc/motd: is as good as ALL as deploy: vi starts a shell"}},
 		"the same for fewer approvals": {onRole("web-deploy", func(r *Role) { r.Hosts, r.Accounts = Selector{Any: true}, []statement.Account{"ops"} }),
 			[]string{"roles.web-deploy.approvals: needs 1 approval for logging in as ops, but root needs 2 approvals for that"}},
+		"the same without the second factor": {func(d *Document) {
+			changeRole(d, "root", func(r *Role) { r.Factors.Ask, r.Approvals.Count = TOTP, 1 })
+			changeRole(d, "web-deploy", func(r *Role) { r.Hosts, r.Accounts = Selector{Any: true}, []statement.Account{"ops"} })
+		}, []string{"roles.web-deploy.approvals: needs 1 approval for logging in as ops, but root needs 1 approval and a totp code for that"}},
 		"the same for fewer approvals elsewhere": {func(d *Document) {
 			changeRole(d, "root", func(r *Role) { r.Hosts = Selector{Labels: map[string]string{"tier": "db"}} })
 			changeRole(d, "web-deploy", func(r *Role) { r.Accounts = []statement.Account{"ops"} })
@@ -66,7 +72,14 @@ func TestWarnings(t *testing.T) {
 			changeRole(d, "web-deploy", func(r *Role) {
 				r.Hosts, r.Accounts, r.Emergency, r.Factors = Selector{Any: true}, []statement.Account{"ops"}, true, Factors{Ask: SecurityKey}
 			})
-		}, nil},
+		}, []string{"roles.web-deploy.eligible: needs security keys, and alice, erin without one cannot ask"}},
+		"people without the key that the role wants": {func(d *Document) {
+			d.People["bob"] = PersonEntry{Account: "bob", Keys: []statement.Key{securityKey}}
+			changeRole(d, "web-deploy", func(r *Role) {
+				r.Eligible, r.Factors = []Name{"bob", "engineers"}, Factors{Ask: SecurityKey, Approve: SecurityKey}
+			})
+		}, []string{"roles.web-deploy.eligible: needs security keys, and alice, erin without one cannot ask",
+			"roles.web-deploy.approvals: needs security keys, and carol, gwen without one cannot approve"}},
 	} {
 		t.Run(what, func(t *testing.T) {
 			doc := quietDocument()

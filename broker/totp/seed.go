@@ -25,14 +25,15 @@ const (
 
 // Seed is what a person's codes are made from. It has one spelling in JSON, which only ever stands in a sealed seed.
 type Seed struct {
-	V        int      `json:"v"`
-	Secret   []byte   `json:"seed"`     // Bytes long
-	Recovery []string `json:"recovery"` // Recovery codes such as abcde-fgh23; each serves once, in place of a code
+	V        int              `json:"v"`
+	Person   statement.Person `json:"person"`   // whose it is: sealed, it serves nobody who copies it
+	Secret   []byte           `json:"seed"`     // Bytes long
+	Recovery []string         `json:"recovery"` // Recovery codes such as abcde-fgh23; each serves once, in place of a code
 }
 
-// Generate makes a seed from randomness.
-func Generate(random io.Reader) (Seed, error) {
-	s := Seed{V: version, Secret: make([]byte, Bytes)}
+// Generate makes a person's seed from randomness.
+func Generate(random io.Reader, person statement.Person) (Seed, error) {
+	s := Seed{V: version, Person: person, Secret: make([]byte, Bytes)}
 	if _, err := io.ReadFull(random, s.Secret); err != nil {
 		return Seed{}, fmt.Errorf("seed: %w", err)
 	}
@@ -50,6 +51,9 @@ func Generate(random io.Reader) (Seed, error) {
 func (s Seed) check() error {
 	if s.V != version || len(s.Secret) != Bytes || len(s.Recovery) != Recovery {
 		return fmt.Errorf("seed of version %d: want version %d, %d bytes and %d recovery codes", s.V, version, Bytes, Recovery)
+	}
+	if _, err := statement.ParsePerson(string(s.Person)); err != nil {
+		return fmt.Errorf("seed: %w", err)
 	}
 	for _, code := range s.Recovery {
 		if !statement.RecoveryCode(code) {

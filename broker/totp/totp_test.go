@@ -24,7 +24,7 @@ import (
 
 func seed(t *testing.T) Seed {
 	t.Helper()
-	s, err := Generate(rand.Reader)
+	s, err := Generate(rand.Reader, "alice")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -163,10 +163,11 @@ func TestASealedSeedIsForItsBrokersAlone(t *testing.T) {
 func TestWhatIsNoSeedIsRefused(t *testing.T) {
 	private, key := identity(t)
 	codes := `"aaaaa-aaaaa"` + strings.Repeat(`,"aaaaa-aaaaa"`, 9)
-	good := `{"v":1,"seed":"AAAAAAAAAAAAAAAAAAAAAAAAAAA=","recovery":[` + codes + `]}`
+	good := `{"v":1,"person":"alice","seed":"AAAAAAAAAAAAAAAAAAAAAAAAAAA=","recovery":[` + codes + `]}`
 	for name, plain := range map[string]string{
 		"nothing":               "",
 		"another version":       strings.Replace(good, `"v":1`, `"v":2`, 1),
+		"nobody's":              strings.Replace(good, `"alice"`, `""`, 1),
 		"a short seed":          strings.Replace(good, "AAAAAAAAAAAAAAAAAAAAAAAAAAA=", "AAAA", 1),
 		"no recovery codes":     strings.Replace(good, codes, "", 1),
 		"an odd recovery code":  strings.Replace(good, `["aaaaa-aaaaa"`, `["123456"`, 1),

@@ -180,10 +180,14 @@ func (r *Run) canLose(b *Broker) bool {
 		}
 		votes = mine
 	}
-	return majority(votes, func(s cluster.Seat) bool {
+	can := majority(votes, func(s cluster.Seat) bool {
 		other := r.cluster.brokers[s.Name]
 		return other != b && !other.idle() && s.Disk == other.disk()
 	})
+	if can {
+		r.note("%s may be lost: %v vote", b.Name, votes)
+	}
+	return can
 }
 
 // majority reports whether most of those that vote are still there. One that was taken out, or whose disk is lost already, counts

@@ -30,7 +30,7 @@ func withCodes(doc *policy.Document) {
 // the next one's are left to use.
 func (r *trio) enrolFactor(person statement.Person) (totp.Seed, uint64) {
 	r.t.Helper()
-	seed, err := totp.Generate(rand.Reader)
+	seed, err := totp.Generate(rand.Reader, person)
 	r.must(err)
 	var keys []statement.Key
 	for _, name := range r.names {

@@ -169,7 +169,10 @@ type renewalJSON struct {
 	Reason  string             `json:"reason"`
 }
 
-// otherItems is what waits for the person beside requests, by the brokers' word: nothing is signed on it unseen.
+// theirWord marks what nothing signed was shown for.
+const theirWord = " (by the brokers' word)"
+
+// otherItems is what waits for the person beside requests.
 func (c *contact) otherItems(ctx context.Context) ([]item, error) {
 	client, err := c.as(ctx)
 	if err != nil {
@@ -182,14 +185,9 @@ func (c *contact) otherItems(ctx context.Context) ([]item, error) {
 	}
 	var items []item
 	for _, r := range reviews {
-		if !broker.MayReview(doc, r, c.person) {
-			continue
+		if broker.MayReview(doc, r, c.person) {
+			items = append(items, c.reviewItem(ctx, r, now))
 		}
-		items = append(items, item{
-			key: "review " + string(r.Grant), json: reviewJSON{r.Grant, r.Person, r.Role, r.At, r.Reason},
-			row:  []string{short(r.Grant), string(r.Person), string(r.Role), "", "review", roughly(now.Sub(r.At)) + " ago", r.Reason},
-			next: "see what was done, then: pim-ssh review ID --why …",
-		})
 	}
 	if !doc.Steward(c.person) {
 		return items, nil
@@ -198,9 +196,23 @@ func (c *contact) otherItems(ctx context.Context) ([]item, error) {
 	for _, r := range renewals {
 		items = append(items, item{
 			key: fmt.Sprintf("renewal %s %s %d", r.Person, r.Role, r.Until), json: renewalJSON{r.Role, r.Person, r.Until, r.At, r.Reason},
-			row:  []string{"renewal", string(r.Person), string(r.Role), "", "until " + r.Until.String(), roughly(now.Sub(r.At)) + " ago", r.Reason},
+			row:  []string{"renewal", string(r.Person), string(r.Role), "", "until " + r.Until.String(), roughly(now.Sub(r.At)) + " ago", r.Reason + theirWord},
 			next: "answer a renewal with a revision of the policy: pim-ssh policy show -o yaml, then pim-ssh policy sign FILE",
 		})
 	}
 	return items, err
+}
+
+// reviewItem tells of an emergency grant by its signed bytes, for as long as brokers hold them.
+func (c *contact) reviewItem(ctx context.Context, r broker.Review, now statement.Time) item {
+	hosts, why := "", r.Reason+theirWord
+	if signed, _, err := c.requestByID(ctx, string(r.Grant)); err == nil {
+		r.Person, r.Role, r.Reason = signed.request.Person, signed.request.Role, signed.request.Reason
+		hosts, why = joined(signed.request.Hosts), r.Reason
+	}
+	return item{
+		key: "review " + string(r.Grant), json: reviewJSON{r.Grant, r.Person, r.Role, r.At, r.Reason},
+		row:  []string{short(r.Grant), string(r.Person), string(r.Role), hosts, "review", roughly(now.Sub(r.At)) + " ago", why},
+		next: "see what was done, then: pim-ssh review ID --why …",
+	}
 }

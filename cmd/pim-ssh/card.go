@@ -26,7 +26,7 @@ func (r reading) card(p pin, now statement.Time) term.Card {
 		{Label: "ticket", Lines: nonEmpty(r.request.Ticket), Quoted: true},
 		{Label: "asked", Lines: []string{moment(r.request.Created, now)}},
 		{Label: "expires", Lines: []string{moment(r.request.Expires, now)}},
-		{Label: "signed by", Lines: []string{fingerprint(r.signer.Key) + touchShown(r.signer)}},
+		{Label: "signed by", Lines: append([]string{fingerprint(r.signer.Key)}, touchShown(r.signer)...)},
 		{Label: "for key", Lines: fingerprints(r.request.Keys)},
 	}
 	for _, d := range r.decisions {
@@ -69,14 +69,14 @@ func (r reading) goesOn() []string {
 }
 
 // touchShown says what a security key's signature shows of its holder.
-func touchShown(s statement.Signer) string {
+func touchShown(s statement.Signer) []string {
 	switch {
 	case !s.Key.SecurityKey():
-		return ""
+		return nil
 	case s.Verified:
-		return ", touched, holder verified"
+		return []string{"touched, its holder verified"}
 	}
-	return ", touched"
+	return []string{"touched"}
 }
 
 // gives says in words what a role lets its holder do.
@@ -102,7 +102,7 @@ func gives(role policy.Role) []string {
 
 func (d decided) fields(now statement.Time) []term.Field {
 	verb := map[statement.Verdict]string{statement.Approve: "approved", statement.Deny: "denied"}[d.Verdict]
-	text := []string{fmt.Sprintf("%s, %s%s", d.Person, moment(d.Created, now), touchShown(d.signer))}
+	text := append([]string{fmt.Sprintf("%s, %s", d.Person, moment(d.Created, now))}, touchShown(d.signer)...)
 	if d.Duration > 0 {
 		text = append(text, "for no longer than "+span(d.Duration))
 	}

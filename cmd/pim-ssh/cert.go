@@ -151,7 +151,7 @@ func (c *contact) collectNewKey(ctx context.Context, r reading) (*ssh.Certificat
 		return nil, "", err
 	}
 	named := statement.Certificate{Head: head, Grant: string(r.grantID()), Key: key}
-	if _, _, err := c.fileBy(ctx, named, hand{touch: touchToCertify(c.chain.Current(), r.request.Role)}); err != nil {
+	if _, _, err := c.fileBy(ctx, named, hand{touch: touchToCertify(c.chain.Current(), r.request)}); err != nil {
 		return nil, "", err
 	}
 	again, view, err := c.grant(ctx, string(r.grantID()))

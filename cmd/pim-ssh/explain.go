@@ -108,6 +108,11 @@ func (c *contact) explainRole(ctx context.Context, what string, who statement.Pe
 	}
 	e := explanation{What: what, Person: who, Says: gives(q.role)}
 	e.rule(q.rulings())
+	for _, other := range where.names[min(1, len(where.names)):] {
+		beside := c.inquire(who, name, other, hosts)
+		e.Stops = append(e.Stops, nonEmpty(beside.eligible().Stops)...)
+		e.Stops = append(e.Stops, nonEmpty(beside.reach().Stops)...)
+	}
 	role, asked := q.role, what
 	if host == "" {
 		asked += "@HOST"

@@ -81,13 +81,18 @@ func (r reading) extend() string {
 // endsNow is how long before its window ends a grant is told with the command that extends it.
 const endsNow = 30 * 60 * statement.Seconds(1)
 
-// ends says which grants are about to end, and what to type for more time.
+// ends says which grants are about to end, and what to type for more time; and when those begin that wait.
 func (c *contact) ends(own []reading) {
 	now := c.clock()
 	for _, r := range own {
-		if r.grant == nil || r.grant.Phase(now) != broker.PhaseActive || r.grant.Until.Sub(now) > endsNow {
+		if r.grant == nil {
 			continue
 		}
-		c.term.Say("%s ends in %s: %s", short(r.grantID()), roughly(r.grant.Until.Sub(now)), r.extend())
+		switch phase := r.grant.Phase(now); {
+		case phase == broker.PhaseWaiting:
+			c.term.Say("%s starts at %s; judged again then", short(r.grantID()), moment(r.grant.From, now))
+		case phase == broker.PhaseActive && r.grant.Until.Sub(now) <= endsNow:
+			c.term.Say("%s ends in %s: %s", short(r.grantID()), roughly(r.grant.Until.Sub(now)), r.extend())
+		}
 	}
 }

@@ -83,11 +83,12 @@ roles:
       - {as: root, commands: ["/usr/bin/systemctl restart postgresql"]}
       - {as: postgres, commands: [ALL]}
     eligible: [engineers]                     # who may ask
-    approvals: {count: 1, from: [approvers]}  # or none
+    approvals: {count: 1, from: [approvers]}  # or a list of those, all needed; or none: a security key's touch then opens it
     longest: 4h
     default: 1h
     pending: 24h                              # an unanswered request lives this long
     offline: {grace: 15m}                     # how long a cut-off host goes on starting: strict, grace or window
+    # second factors, dated eligibility, tickets, budgets, hours and more: policy.yaml(5), and the tiers in its example
 `
 
 func readPolicyFile(path string) (policyfile.File, error) {

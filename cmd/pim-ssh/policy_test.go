@@ -27,6 +27,28 @@ func TestTemplateIsSoundOnceKeysAreFilledIn(t *testing.T) {
 	}
 }
 
+// TestShownPolicyOfVersion1 says in the words of version 2 what version 1 meant: no approval, and any key.
+func TestShownPolicyOfVersion1(t *testing.T) {
+	text, err := os.ReadFile("../../broker/policy/policyfile/testdata/good/lab.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	old, err := policyfile.Read("lab", text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	deploy := old.Roles["web-deploy"]
+	deploy.PlainKey = false
+	old.V, old.Roles["web-deploy"] = 1, deploy
+	again, err := policyfile.Read("shown", []byte(policyYAML(&old)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if lines := policy.Difference(&old, &again); len(lines) > 0 {
+		t.Errorf("it says something else: %v", lines)
+	}
+}
+
 // TestShownPolicyCompilesToItself: every document of the corpus, written by policy show, reads back the same.
 func TestShownPolicyCompilesToItself(t *testing.T) {
 	const corpus = "../../broker/policy/policyfile/testdata/good/"

@@ -39,7 +39,9 @@ func policyYAML(doc *policy.Document) string {
 	}
 	for _, name := range slices.Sorted(maps.Keys(doc.Roles)) {
 		y.line(1, "%s:", quoted(name))
-		y.role(doc.Roles[name])
+		role := doc.Roles[name]
+		role.PlainKey = role.PlainKey || doc.V == 1 && role.Unapproved() // version 1 knew no other
+		y.role(role)
 	}
 	return y.String()
 }

@@ -13,8 +13,8 @@ import (
 	"pim-ssh/broker/statement"
 )
 
-// refusal is the last command that was refused, for explain. No reason, ticket or code is in it: only what the command was
-// about.
+// refusal is the last command that was refused, for explain. What was typed is not in it, but for what the command was
+// about: no reason and no code.
 type refusal struct {
 	At      statement.Time `json:"at"`
 	Command string         `json:"command"`

@@ -25,8 +25,9 @@ func reviewCommand(d *desk) *cobra.Command {
 		Short: "close an emergency grant that you have looked into",
 		Long: "A role for emergencies opens at once, without anybody's yes, and stays in the inbox of its approvers and of\n" +
 			"auditors until one of them, and not its holder, signs what they found.",
-		Example: "  pim-ssh review g-7k2m9 --why \"read the session's log: only postgresql was restarted\"",
-		Args:    one("ID", "pim-ssh inbox"),
+		Example:           "  pim-ssh review g-7k2m9 --why \"read the session's log: only postgresql was restarted\"",
+		Args:              one("ID", "pim-ssh inbox"),
+		ValidArgsFunction: d.completeIDs(openReviews),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if why == "" {
 				return usage(fmt.Sprintf("pim-ssh review %s --why \"…\"", args[0]), "say what you found: it stays in the log")
@@ -48,6 +49,13 @@ func (c *contact) review(ctx context.Context, id, why, key string) error {
 	if err != nil {
 		return err
 	}
+	if r, view, err := c.requestByID(ctx, string(stem.Grant())); err == nil {
+		c.term.TalkCard(c.fullCard(r, view))
+	} else if broker.KindOf(err) == broker.Missing {
+		c.term.Warn("brokers no longer hold what was signed for %s; it is in the log: pim-ssh audit show %s", stem.Grant(), stem.Grant())
+	} else {
+		return err
+	}
 	head, err := c.head(statement.KindReview, freshFor)
 	if err != nil {
 		return err
@@ -62,6 +70,22 @@ func (c *contact) review(ctx context.Context, id, why, key string) error {
 	c.term.Result("%s", stem.Grant())
 	c.term.Say("reviewed")
 	return nil
+}
+
+// openReviews are the emergency grants whose review the person may close, for completion.
+func openReviews(ctx context.Context, c *contact) ([]reading, error) {
+	client, err := c.as(ctx)
+	if err != nil {
+		return nil, err
+	}
+	open, err := client.Reviews(ctx)
+	var found []reading
+	for _, one := range open {
+		if r, _, err := c.requestByID(ctx, string(one.Grant)); err == nil && broker.MayReview(c.chain.Current(), one, c.person) {
+			found = append(found, r)
+		}
+	}
+	return found, err
 }
 
 // reviewable finds the one open review that an id or its first characters name. Brokers remember it for longer than the grant.

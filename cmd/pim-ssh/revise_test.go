@@ -18,7 +18,11 @@ import (
 	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
+	"golang.org/x/crypto/ssh"
 	"golang.org/x/sys/unix"
+
+	"pim-ssh/broker/statement"
+	"pim-ssh/broker/statement/signtest"
 )
 
 // revise FILE has dave, the steward, sign and publish the policy of `broker` with the roles of FILE added. In FILE, @3d@ is a moment
@@ -31,6 +35,7 @@ func (s *stage) revise(ts *testscript.TestScript, _ bool, args []string) {
 		ts.Check(err)
 		return time.Now().UTC().AddDate(0, 0, days).Format(time.RFC3339)
 	})
+	before = s.withTokens(ts, before)
 	revised := filepath.Join(s.work, "revised.yaml")
 	ts.Check(os.WriteFile(revised, append(before, roles...), 0o600))
 	sitting := map[string]string{"SSH_AUTH_SOCK": ts.Getenv("SSH_AUTH_SOCK")}
@@ -43,6 +48,31 @@ func (s *stage) revise(ts *testscript.TestScript, _ bool, args []string) {
 	for key, value := range sitting {
 		ts.Setenv(key, value)
 	}
+}
+
+// withTokens lists everybody's security key beside their plain one.
+func (s *stage) withTokens(ts *testscript.TestScript, policy []byte) []byte {
+	listed := regexp.MustCompile(`(?m)^  (alice|erin|bob|carol|gwen): \{keys: \["([^"]*)"\]\}$`)
+	return listed.ReplaceAllFunc(policy, func(line []byte) []byte {
+		person := string(listed.FindSubmatch(line)[1])
+		public, err := statement.KeyOf(signtest.SecurityEd25519(person).PublicKey())
+		ts.Check(err)
+		return bytes.Replace(line, []byte(`"]}`), []byte(`", "`+string(public)+`"]}`), 1)
+	})
+}
+
+// token PERSON [FLAGS] puts the person's security key into an ssh-agent beside their plain one: an agent that loads no certificates.
+// Flags are what the key reports of its holder: `touched`, or both that and `verified`, which is what it does without them.
+func (s *stage) token(ts *testscript.TestScript, _ bool, args []string) {
+	key := signtest.SecurityEd25519(args[0])
+	if len(args) > 1 && args[1] == "touched" {
+		key = key.WithFlags(signtest.Presence)
+	}
+	data, err := os.ReadFile(filepath.Join(s.keys, args[0]))
+	ts.Check(err)
+	plain, err := ssh.ParsePrivateKey(data)
+	ts.Check(err)
+	ts.Setenv("SSH_AUTH_SOCK", signtest.Agent(s.t, plain, key))
 }
 
 // code NAME PERSON STEPS keeps the code of a person's phone in a variable: of the present step of 30 s, or of one so many away.
@@ -62,17 +92,47 @@ func codeOf(seed []byte, step int64) string {
 }
 
 // phone PERSON STEPS COMMAND ARG... runs a command on a terminal of its own, takes the secret that it shows into the person's
-// phone, and types the code of so many steps away. What the terminal showed is in the file "terminal".
+// phone, and types the code of so many steps away. What the terminal showed is in the file "terminal", what went to
+// standard output in "printed", and to standard error in "said".
 func (s *stage) phone(ts *testscript.TestScript, neg bool, args []string) {
 	away, err := strconv.ParseInt(args[1], 10, 64)
 	ts.Check(err)
+	s.onTerminal(ts, neg, args[2:], "shows now: ", func(shown string) string {
+		secret := shownSecret.FindStringSubmatch(shown)
+		if secret == nil {
+			ts.Fatalf("no secret is shown")
+		}
+		seed, err := base32.StdEncoding.WithPadding(base32.NoPadding).DecodeString(secret[1])
+		ts.Check(err)
+		if s.seeds == nil {
+			s.seeds = map[string][]byte{}
+		}
+		s.seeds[args[0]] = seed
+		return codeOf(seed, time.Now().Unix()/30+away)
+	})
+}
+
+var shownSecret = regexp.MustCompile(`secret=([A-Z2-7]+)`)
+
+// overtake PERSON ID has whoever sits here read a request, somebody else approve it meanwhile, and the reader say yes then. The
+// reader's command fails, and what it said is in the file "said".
+func (s *stage) overtake(ts *testscript.TestScript, _ bool, args []string) {
+	s.onTerminal(ts, true, []string{"pim-ssh", "approve", args[1]}, "[y/N] ", func(string) string {
+		s.as(ts, false, args[:1])
+		ts.Check(ts.Exec("pim-ssh", "approve", args[1], "--yes"))
+		return "y"
+	})
+}
+
+// onTerminal runs a command on a terminal of its own and answers the one question it asks there.
+func (s *stage) onTerminal(ts *testscript.TestScript, fails bool, args []string, question string, answer func(shown string) string) {
 	near, far, err := terminalPair()
 	ts.Check(err)
 	defer near.Close()
-	cmd := exec.Command(args[2], args[3:]...)
-	var out, talk bytes.Buffer
-	cmd.Path, err = lookIn(ts.Getenv("PATH"), args[2])
+	program, err := lookIn(ts.Getenv("PATH"), args[0])
 	ts.Check(err)
+	var out, talk bytes.Buffer
+	cmd := exec.Command(program, args[1:]...)
 	cmd.Stdin, cmd.Stdout, cmd.Stderr, cmd.Dir = far, &out, &talk, s.work
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Setctty: true}
 	for _, name := range []string{"PATH", "HOME", "SSH_AUTH_SOCK", "XDG_RUNTIME_DIR", "XDG_CONFIG_HOME", "XDG_STATE_HOME"} {
@@ -80,20 +140,19 @@ func (s *stage) phone(ts *testscript.TestScript, neg bool, args []string) {
 	}
 	ts.Check(cmd.Start())
 	far.Close()
-	shown := s.scan(ts, near, args[0], away)
+	shown := converse(near, question, answer)
 	err = cmd.Wait()
 	ts.Logf("[terminal]\n%s[stdout]\n%s[stderr]\n%s", shown, out.String(), talk.String())
 	ts.Check(os.WriteFile(filepath.Join(s.work, "terminal"), []byte(shown), 0o600))
 	ts.Check(os.WriteFile(filepath.Join(s.work, "printed"), out.Bytes(), 0o600))
-	if (err != nil) != neg {
-		ts.Fatalf("%v: %v", args[2:], err)
+	ts.Check(os.WriteFile(filepath.Join(s.work, "said"), talk.Bytes(), 0o600))
+	if (err != nil) != fails {
+		ts.Fatalf("%v: %v", args, err)
 	}
 }
 
-var shownSecret = regexp.MustCompile(`secret=([A-Z2-7]+)`)
-
-// scan reads the terminal to its end, and answers the question for the code once the secret was shown.
-func (s *stage) scan(ts *testscript.TestScript, near *os.File, person string, away int64) string {
+// converse reads a terminal to its end, and answers the first time that the question is asked.
+func converse(near *os.File, question string, answer func(shown string) string) string {
 	var shown strings.Builder
 	buffer := make([]byte, 4096)
 	for answered := false; ; {
@@ -102,17 +161,10 @@ func (s *stage) scan(ts *testscript.TestScript, near *os.File, person string, aw
 		if err != nil {
 			return shown.String()
 		}
-		secret := shownSecret.FindStringSubmatch(shown.String())
-		if answered || secret == nil || !strings.HasSuffix(shown.String(), "shows now: ") {
-			continue
+		if !answered && strings.HasSuffix(shown.String(), question) {
+			answered = true
+			fmt.Fprintln(near, answer(shown.String()))
 		}
-		seed, err := base32.StdEncoding.WithPadding(base32.NoPadding).DecodeString(secret[1])
-		ts.Check(err)
-		if s.seeds == nil {
-			s.seeds = map[string][]byte{}
-		}
-		s.seeds[person], answered = seed, true
-		fmt.Fprintln(near, codeOf(seed, time.Now().Unix()/30+away))
 	}
 }
 

@@ -60,7 +60,7 @@ func TestStories(t *testing.T) {
 	testscript.Run(t, testscript.Params{
 		Dir: "testdata",
 		Setup: func(env *testscript.Env) error {
-			s := &stage{work: env.WorkDir, seats: map[string]*stagedSeat{}, keys: filepath.Join(env.WorkDir, "dev", "keys")}
+			s := &stage{t: t, work: env.WorkDir, seats: map[string]*stagedSeat{}, keys: filepath.Join(env.WorkDir, "dev", "keys")}
 			env.Values[stageKey{}] = s
 			env.Defer(s.strike)
 			return nil
@@ -69,7 +69,7 @@ func TestStories(t *testing.T) {
 			"as": onStage((*stage).as), "broker": onStage((*stage).broker), "exits": exits, "eventually": eventually,
 			"firstline": firstLine, "enrol": onStage((*stage).enrol), "sshd": onStage((*stage).sshd), "keyfile": onStage((*stage).keyfile),
 			"interrupt": interrupt, "id": firstID, "agekey": ageKey,
-			"revise": onStage((*stage).revise), "phone": onStage((*stage).phone), "code": onStage((*stage).code),
+			"revise": onStage((*stage).revise), "phone": onStage((*stage).phone), "token": onStage((*stage).token), "overtake": onStage((*stage).overtake), "code": onStage((*stage).code),
 		},
 	})
 }
@@ -84,6 +84,7 @@ type stage struct {
 	stops []func()
 	dev   *exec.Cmd
 	seeds map[string][]byte // what people's phones hold
+	t     *testing.T
 }
 
 type stagedSeat struct{ socket string }

@@ -30,11 +30,11 @@ const (
 )
 
 // touchToCertify is what the role demands of the signature that names one more key for a certificate.
-func touchToCertify(doc *policy.Document, name statement.RoleName) touch {
-	if doc.Roles[name].Factors.Ask == policy.SecurityKey {
+func touchToCertify(doc *policy.Document, r statement.Request) touch {
+	if doc.Roles[r.Role].Factors.Ask == policy.SecurityKey {
 		return verified
 	}
-	return noTouch
+	return touchToAsk(doc, r)
 }
 
 // touchToAsk is what the role demands of the signature on a request.

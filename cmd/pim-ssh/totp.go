@@ -63,7 +63,7 @@ func (c *contact) enrolFactor(ctx context.Context, old string) error {
 	if err != nil {
 		return err
 	}
-	seed, err := totp.Generate(c.random)
+	seed, err := totp.Generate(c.random, c.person)
 	if err != nil {
 		return err
 	}

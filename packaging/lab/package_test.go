@@ -103,7 +103,8 @@ var programs = map[string][]string{
 // others is what each package must have besides.
 var others = map[string][]string{
 	"pim-ssh": {"/usr/share/bash-completion/completions/pim-ssh", "/usr/share/zsh/vendor-completions/_pim-ssh",
-		"/usr/share/fish/vendor_completions.d/pim-ssh.fish", "/usr/share/man/man5/policy.yaml.5.gz", "/usr/share/doc/pim-ssh/examples/policy.yaml"},
+		"/usr/share/fish/vendor_completions.d/pim-ssh.fish", "/usr/share/man/man5/policy.yaml.5.gz", "/usr/share/doc/pim-ssh/examples/policy.yaml",
+		"/usr/share/doc/pim-ssh/examples/scenarios.yaml"},
 	"pim-ssh-broker": {"/usr/lib/systemd/system/pim-brokerd.service", "/usr/share/doc/pim-ssh-broker/examples/broker.yaml"},
 	"pim-ssh-host": {"/usr/lib/systemd/system/pim-hostd.service", "/usr/lib/systemd/system/pim-hostd.socket", "/usr/lib/sysusers.d/pim-ssh-host.conf",
 		"/usr/lib/tmpfiles.d/pim-ssh-host.conf", "/usr/share/pam-configs/pim-ssh", "/usr/share/pam-configs/systemd+pim-ssh",

@@ -69,6 +69,8 @@ func (s snapshot) mayCarry(e *entry, g broker.Grant) error {
 		return s.halt
 	case s.now.Add(slack) < s.floor:
 		return errClockBehind
+	case s.now >= g.Expires:
+		return errors.New("the policy expired")
 	case g.Newest > s.now.Add(broker.MaxAhead):
 		return errors.New("a statement was made in the future")
 	}

@@ -466,3 +466,13 @@ func TestAnExtensionProlongsNoCertificate(t *testing.T) {
 		t.Errorf("after the old end: the new one alone\n%s", m.log)
 	}
 }
+
+// The policy expires inside the old window: an extension that comes to the host afterwards could start nothing, and prolongs nothing.
+func TestThreatAnExtensionProlongsNothingUnderAnExpiredPolicy(t *testing.T) {
+	x := newExtended(t, func(doc *policy.Document) { doc.Expires = forger.Now().Add(300) })
+	x.pass(301)
+	x.shows(x.extend(x.first, nil))
+	x.wantArmed(x.first, x.first)
+	x.pass(300)
+	x.wantRuns(x.runs, false)
+}

@@ -15,7 +15,7 @@ import (
 func TestACodeIsWhatTheSealedSeedSays(t *testing.T) {
 	private, signer := forger.PrivateKey(t)
 	later, _ := forger.PrivateKey(t)
-	seed, err := totp.Generate(rand.Reader)
+	seed, err := totp.Generate(rand.Reader, "alice")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -38,14 +38,17 @@ func TestACodeIsWhatTheSealedSeedSays(t *testing.T) {
 		"a recovery code":        {seed.Recovery[6], broker.CodeJudged{Right: true, Recovery: 7}},
 		"no recovery code of it": {"aaaaa-aaaaa", broker.CodeJudged{}},
 	} {
-		if got, err := Code(sealed, private, try.code, now); err != nil || *got != try.want {
+		if got, err := Code(sealed, private, "alice", try.code, now); err != nil || *got != try.want {
 			t.Errorf("%s: %+v, %v: want %+v", name, got, err, try.want)
 		}
 	}
-	if _, err := Code(sealed, later, right, now); !errors.Is(err, totp.ErrForeign) {
+	if _, err := Code(sealed, later, "alice", right, now); !errors.Is(err, totp.ErrForeign) {
 		t.Errorf("a broker that came later says %v", err)
 	}
-	if _, err := Code(nil, private, right, now); err == nil {
+	if _, err := Code(sealed, private, "bob", right, now); err == nil {
+		t.Error("a copied seed is judged for whoever copied it")
+	}
+	if _, err := Code(nil, private, "alice", right, now); err == nil {
 		t.Error("nothing is a seed")
 	}
 }

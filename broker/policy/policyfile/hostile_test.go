@@ -34,6 +34,13 @@ func TestThreatHostileFilesEndSoon(t *testing.T) {
 		"documents":              strings.Repeat("---\n", half/4),
 		"pairs up to the limit":  "a: " + strings.Repeat("[]", maxTokens/2-2),
 		"keys up to the limit":   strings.Repeat("a: ", maxTokens/2-2),
+		"keys in braces":         "a: {" + strings.Repeat("a: ", maxTokens/2-2),
+		"keys in braces, lines":  "a: {" + strings.Repeat("a:\n ", maxTokens/2-2),
+		"lists in lists":         "a: " + strings.Repeat("[[],", maxTokens/3-2),
+		"many short lists":       "a: [" + strings.Repeat("[],", maxTokens/3-2) + "]",
+		"many pairs in braces":   "a: [" + strings.Repeat("{a: b},", maxTokens/6-2) + "]",
+		"many lines of a list":   "a:\n" + strings.Repeat("- b\n", maxTokens/2-2),
+		"many lines of keys":     manyKeys(maxTokens/3 - 2),
 		"one key many times":     strings.Repeat("a: b\n", 2000),
 		"many keys":              manyKeys(10_000),
 		"colons":                 strings.Repeat(":", half),
@@ -85,7 +92,8 @@ func manyKeys(n int) string {
 
 // FuzzParse: whatever the bytes, the answer is either problems with places, or a document that drafts and says the same.
 func FuzzParse(f *testing.F) {
-	for _, pattern := range []string{"testdata/good/*.yaml", "testdata/bad/yaml_*.yaml", "testdata/bad/key_*.yaml"} {
+	for _, pattern := range []string{"testdata/good/*.yaml", "testdata/bad/yaml_*.yaml", "testdata/bad/key_*.yaml", "testdata/bad/dated_*.yaml", "testdata/bad/hours_*.yaml",
+		"testdata/bad/approvals_*.yaml", "testdata/bad/fa*.yaml"} {
 		files, err := filepath.Glob(pattern)
 		if err != nil || len(files) == 0 {
 			f.Fatal(pattern, err)

@@ -76,6 +76,7 @@ func (r *reader) entries(n ast.Node, what string) ([]entry, bool) {
 		return nil, false
 	}
 	var list []entry
+	firsts := map[string]int{}
 	for _, pair := range mapping.Values {
 		at := position(pair.Key.GetToken())
 		key, is := pair.Key.(*ast.StringNode)
@@ -83,10 +84,11 @@ func (r *reader) entries(n ast.Node, what string) ([]entry, bool) {
 			r.say(at, "key %s is %s: put names in quotes", shortened(pair.Key.GetToken().Value), kindOf(pair.Key))
 			continue
 		}
-		if first := slices.IndexFunc(list, func(e entry) bool { return e.key == key.Value }); first >= 0 {
-			r.say(at, "%q stands twice: first in line %d", shortened(key.Value), list[first].at.line)
+		if first, twice := firsts[key.Value]; twice {
+			r.say(at, "%q stands twice: first in line %d", shortened(key.Value), first)
 			continue
 		}
+		firsts[key.Value] = at.line
 		list = append(list, entry{key: key.Value, at: at, value: pair.Value})
 	}
 	return list, true
@@ -117,7 +119,7 @@ func texts[T ~string](r *reader, n ast.Node, what string, parse func(string) (T,
 		r.say(where(n), "%s must be a list such as [a, b], not %s", what, kindOf(n))
 		return nil
 	}
-	list := []T{}
+	list, held := []T{}, map[T]bool{}
 	for _, item := range sequence.Values {
 		written, is := r.text(item, "each of "+what)
 		if !is {
@@ -127,10 +129,10 @@ func texts[T ~string](r *reader, n ast.Node, what string, parse func(string) (T,
 		switch {
 		case err != nil:
 			r.say(where(item), "%v", err)
-		case slices.Contains(list, member):
+		case held[member]:
 			r.say(where(item), "%q stands twice in %s", shortened(string(member)), what)
 		default:
-			list = append(list, member)
+			list, held[member] = append(list, member), true
 		}
 	}
 	slices.Sort(list)

@@ -158,4 +158,7 @@ func (r *reader) check(root ast.Node, doc *policy.Document) {
 	for _, problem := range problems {
 		r.say(locate(root, problem.Path), "%s", problem.Error())
 	}
+	if size := doc.Size(); len(r.found) == 0 && size > statement.MaxPolicy {
+		r.say(place{1, 1}, "%d people and %d roles make a policy of %d bytes, and one is at most %d: every host keeps it in memory", len(doc.People), len(doc.Roles), size, statement.MaxPolicy)
+	}
 }

@@ -2,8 +2,10 @@ package policyfile
 
 import (
 	"bytes"
+	"encoding/base64"
 	"encoding/json"
 	"flag"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -132,6 +134,50 @@ func split(text []byte) ([]byte, string) {
 	}
 	return text[:at], string(text[at:])
 }
+
+// TestTooManyPeopleAreSaid: what could not be signed is not called sound.
+func TestTooManyPeopleAreSaid(t *testing.T) {
+	text := strings.Builder{}
+	text.WriteString("version: 1\npeople:\n")
+	for i := range 6500 {
+		blob := fmt.Sprintf("\x00\x00\x00\x0bssh-ed25519\x00\x00\x00\x20%032d", i)
+		fmt.Fprintf(&text, "  somebody-with-a-long-name-%05d: {keys: [\"ssh-ed25519 %s\"]}\n", i, base64.StdEncoding.EncodeToString([]byte(blob)))
+	}
+	_, rest, _ := strings.Cut(string(content(t, "testdata/good/smallest.yaml")), "\n")
+	_, rest, _ = strings.Cut(rest, "\n")
+	text.WriteString("  alice: {keys: [\"" + string(aliceKey) + "\"]}\n" + rest)
+	_, err := Parse("policy.yaml", []byte(text.String()))
+	if err == nil || !strings.HasPrefix(err.Error(), "policy.yaml:1:1: 6501 people and 0 roles make a policy of ") {
+		t.Errorf("%.200v", err)
+	}
+}
+
+// BenchmarkParse reads about the largest policy that can be signed.
+func BenchmarkParse(b *testing.B) {
+	text := strings.Builder{}
+	text.WriteString("version: 1\npeople:\n  alice: {keys: [\"" + aliceKey + "\"]}\n")
+	for i := range 5000 {
+		blob := fmt.Sprintf("\x00\x00\x00\x0bssh-ed25519\x00\x00\x00\x20%032d", i)
+		fmt.Fprintf(&text, "  p%05d: {keys: [\"ssh-ed25519 %s\"]}\n", i, base64.StdEncoding.EncodeToString([]byte(blob)))
+	}
+	smallest, err := os.ReadFile("testdata/good/smallest.yaml")
+	if err != nil {
+		b.Fatal(err)
+	}
+	_, rest, _ := strings.Cut(string(smallest), "stewards:")
+	text.WriteString("stewards:" + rest + "roles:\n")
+	for i := range 500 {
+		fmt.Fprintf(&text, "  r%04d:\n    hosts: {labels: {tier: t%d}}\n    accounts: [a%d]\n    eligible: [p%05d]\n", i, i, i, i)
+		fmt.Fprintf(&text, "    approvals: {count: 1, from: [p%05d, p%05d]}\n    longest: 1h\n", i+1, i+2)
+	}
+	for b.Loop() {
+		if _, _, err := ParseWarned("policy.yaml", []byte(text.String()), 1_800_000_000); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+const aliceKey = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIDmrtdEvDNK8qeHW20laJXJNFRXlVjs39H9pxaq+QZ1H"
 
 // TestGoodFilesCompile holds each file to the JSON it becomes.
 func TestGoodFilesCompile(t *testing.T) {

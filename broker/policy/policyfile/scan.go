@@ -16,7 +16,8 @@ const (
 	maxFile   = statement.MaxPolicy
 	maxNested = 16     // brackets and braces inside each other
 	maxIndent = 100    // columns of a list entry in block style
-	maxTokens = 50_000 // words and punctuation: the parser's time grows with their square; a person takes about ten
+	maxOdd    = 100    // places where a comma or a line is missing
+	maxTokens = 80_000 // words and punctuation: the parser's time grows with their square; a person takes about ten
 )
 
 // plain refuses bytes that look like something else than they are.
@@ -63,8 +64,13 @@ func (r *reader) scan(tokens token.Tokens) bool {
 		return false
 	}
 	nested, headers := 0, 0
+	var crowded pairing
 	for i, t := range tokens {
 		p := place{t.Position.Line, t.Position.Column}
+		if crowded.next(t, nested) > maxOdd {
+			r.say(p, "not YAML: commas or lines are missing")
+			return false
+		}
 		switch t.Type {
 		case token.MappingStartType, token.SequenceStartType:
 			nested++
@@ -98,6 +104,32 @@ func (r *reader) scan(tokens token.Tokens) bool {
 		}
 	}
 	return len(r.found) == 0
+}
+
+// pairing counts what is no YAML anyway and would make the parser's time grow with its square: keys without anything between them,
+// and brackets that open where others close. A few are left to the parser, which says better what is wrong.
+type pairing struct {
+	last *token.Token
+	key  *token.Token // the colon that waits for a comma, a bracket, a dash or the next line
+	odd  int
+}
+
+func (w *pairing) next(t *token.Token, nested int) (odd int) {
+	opens := t.Type == token.MappingStartType || t.Type == token.SequenceStartType
+	closed := w.last != nil && (w.last.Type == token.MappingEndType || w.last.Type == token.SequenceEndType)
+	w.last = t
+	switch {
+	case opens && closed:
+		w.odd++
+	case opens, t.Type == token.CollectEntryType, t.Type == token.SequenceEntryType:
+		w.key = nil
+	case t.Type == token.MappingValueType:
+		if w.key != nil && (nested > 0 || w.key.Position.Line == t.Position.Line) {
+			w.odd++
+		}
+		w.key = t
+	}
+	return w.odd
 }
 
 func onlyComments(tokens token.Tokens) bool {

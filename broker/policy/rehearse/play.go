@@ -70,9 +70,13 @@ func (st *stage) play(s policyfile.Scenario) Played {
 		p.Got, p.Said = policyfile.Refused, err.Error()
 		return p
 	}
-	now := s.At
+	now, id := s.At, broker.StemOf(proof.Hash()).Request()
 	var ignored []string
 	for _, a := range s.Approved {
+		if r, _ := state.Request(id); r.StateAt(s.At.Add(a.After)) != broker.StatePending {
+			ignored = append(ignored, fmt.Sprintf("%s's approval: it is %s by then", a.Person, r.StateAt(s.At.Add(a.After))))
+			continue
+		}
 		now = s.At.Add(a.After)
 		tick(state, now)
 		decision, err := st.decision(s, a, proof, now)
@@ -84,7 +88,7 @@ func (st *stage) play(s policyfile.Scenario) Played {
 		}
 	}
 	tick(state, max(now, s.Starts))
-	r, _ := state.Request(broker.StemOf(proof.Hash()).Request())
+	r, _ := state.Request(id)
 	st.ended(&p, state, r, now)
 	p.Said = strings.Join(append(nonempty(p.Said), ignored...), "; ")
 	return p

@@ -124,6 +124,8 @@ scenarios:
   - {name: a, person: alice, asks: db-admin, hosts: [db1], approved_by: [bob], then: granted, until: 2026-12-01T13:00:00Z}
   - {name: b, person: alice, asks: db-admin, hosts: [db1], then: granted}
   - {name: c, person: bob, asks: db-admin, hosts: [db1], then: refused, because: not a member}
+  - {name: late, person: alice, asks: db-admin, hosts: [db1], approved_by: [{who: bob, after: 5m}, {who: carol, after: 20h}], then: granted, because: carol's approval}
+  - {name: never, person: alice, asks: db-admin, hosts: [db1], approved_by: [{who: bob, after: 60h}], then: pending, because: it is expired by then}
   - {name: d, person: alice, asks: db-admin, hosts: [db1], approved_by: [dave], then: pending}
 `)
 	for i, want := range [][]Difference{
@@ -131,13 +133,15 @@ scenarios:
 		{{"then", "granted", "pending"}},
 		{{"because", "not a member", "bob is not eligible for role db-admin"}},
 		nil,
+		nil,
+		nil,
 	} {
 		wrong := played[i].Wrong()
 		if len(wrong) != len(want) || len(want) == 1 && wrong[0] != want[0] {
 			t.Errorf("%s: got %v, want %v", played[i].Name, wrong, want)
 		}
 	}
-	if said := played[3].Said; !strings.Contains(said, "waits for 1 of bob, carol, gwen") || !strings.Contains(said, "dave's approval") {
+	if said := played[5].Said; !strings.Contains(said, "waits for 1 of bob, carol, gwen") || !strings.Contains(said, "dave's approval") {
 		t.Errorf("pending says %q", said)
 	}
 }
@@ -148,5 +152,16 @@ func TestThreatThrowAwayKeysStayOnStage(t *testing.T) {
 	play(t, doc, string(read(t, "scenarios.yaml")))
 	if lines := policy.Difference(&again, &doc); len(lines) > 0 {
 		t.Errorf("the policy was changed: %v", lines)
+	}
+}
+
+// TestPolicyOfVersion1 is played as brokers judge it: no approval, and any key.
+func TestPolicyOfVersion1(t *testing.T) {
+	doc := example(t)
+	deploy := doc.Roles["web-deploy"]
+	doc.V, doc.Roles = 1, map[statement.RoleName]policy.Role{"web-deploy": deploy}
+	played := play(t, doc, "hosts: {web1: {}}\nscenarios:\n  - {name: a, person: erin, asks: web-deploy, hosts: [web1], key: plain, then: granted}\n")
+	if !played[0].Right() {
+		t.Errorf("%v: %s", played[0].Wrong(), played[0].Said)
 	}
 }
