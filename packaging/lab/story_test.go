@@ -76,7 +76,7 @@ func (s settled) granted(t *testing.T) {
 	}
 	s.approve(t, id, "bob")
 	got := waiting.Wait(t, 5*time.Second).Want(t, 0)
-	if !strings.HasSuffix(got.Out, "ssh postgres@db1\n") {
+	if !strings.Contains(got.Out, "\nssh postgres@db1\n") {
 		t.Errorf("the request that waited said\n%s", got.Out)
 	}
 	begun := time.Now()
@@ -174,7 +174,7 @@ func (s settled) post(t testing.TB, p statement.Proof) int {
 
 func (s settled) fields(t *testing.T) {
 	id := s.ask(t, "alice", "db-admin@db1", "5m")
-	request := []string{"decisions", "duration", "expires_at", "filed_at", "grant", "id", "needs", "person", "reason", "role", "scope", "state", "ticket"}
+	request := []string{"brokers_say", "decisions", "duration", "expires_at", "filed_at", "grant", "id", "needs", "person", "reason", "role", "scope", "state", "ticket"}
 	grant := []string{"accounts", "ended_by", "from", "hosts", "id", "person", "phase", "request", "role", "until"}
 	holds := func(id, key, want string, all []string) {
 		t.Helper()

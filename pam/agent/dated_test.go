@@ -68,7 +68,7 @@ func TestAWindowEndsOnAHostWithTheEligibilityThere(t *testing.T) {
 			stem := m.feed(d)
 			s := m.serve()
 			s.settled()
-			m.wantStands(stem, c.until != 0)
+			m.soonStands(stem, c.until != 0)
 			opens := func() bool {
 				_, err := s.judgeCertificate(t.Context(), "postgres", w.Certificate(d, key, nil))
 				return err == nil
@@ -96,7 +96,7 @@ func TestAWindowEndsOnAHostWithTheEligibilityThere(t *testing.T) {
 			if opens() || newCaller(t, aliceUID, 0).say(s.pam, sudoAccount("alice")).Allow {
 				t.Error("something starts after the end here")
 			}
-			m.wantStands(stem, false)
+			m.soonStands(stem, false)
 		})
 	}
 }

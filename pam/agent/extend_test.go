@@ -97,6 +97,12 @@ func (x *extended) wantRuns(c *callerProcess, alive bool) {
 	}
 }
 
+// wantStands waits until all of a grant stands, or nothing.
+func (x *extended) wantStands(d broker.Dossier, want bool) {
+	x.t.Helper()
+	x.m.soonStands(d.Stem(), want)
+}
+
 // again stops the agent, lets something happen, and starts the next.
 func (x *extended) again(meanwhile func()) {
 	x.t.Helper()
@@ -120,11 +126,11 @@ func TestAnExtensionKeepsWhatRunsAndNothingElse(t *testing.T) {
 	x.pass(601)
 	x.wantRuns(x.runs, true)
 	x.wantArmed(x.first, second)
-	unit, sudoers, _ := x.m.stands(x.first.Stem())
-	if !unit || sudoers {
-		t.Errorf("after the old end: unit %v, sudoers %v", unit, sudoers)
-	}
-	x.m.wantStands(second.Stem(), true)
+	waitFor(t, "after the old end the unit stands, and no rule", func() bool {
+		unit, sudoers, _ := x.m.stands(x.first.Stem())
+		return unit && !sudoers
+	})
+	x.wantStands(second, true)
 	late := x.start("alice", aliceUID)
 	if !strings.Contains(late.cgroups(), second.Stem().Unit()) {
 		t.Errorf("a new run is in %s", late.cgroups())
@@ -132,8 +138,8 @@ func TestAnExtensionKeepsWhatRunsAndNothingElse(t *testing.T) {
 	x.pass(600)
 	x.wantRuns(x.runs, false)
 	x.wantRuns(late, false)
-	x.m.wantStands(x.first.Stem(), false)
-	x.m.wantStands(second.Stem(), false)
+	x.wantStands(x.first, false)
+	x.wantStands(second, false)
 }
 
 // leftFor is what a new run is told.
@@ -181,9 +187,7 @@ func TestWhatIsNoExtensionProlongsNothing(t *testing.T) {
 			x.wantArmed(x.first, x.first)
 			x.pass(601)
 			x.wantRuns(x.runs, false)
-			if unit, _, _ := x.m.stands(x.first.Stem()); unit {
-				t.Error("the unit stands")
-			}
+			x.wantStands(x.first, false)
 		})
 	}
 }
@@ -231,7 +235,7 @@ func TestAnExtensionThatEndsEarlyLeavesTheOldEnd(t *testing.T) {
 			if took := time.Since(begun); took > 2*time.Second {
 				t.Errorf("dead after %v", took)
 			}
-			x.m.wantStands(x.first.Stem(), false)
+			x.wantStands(x.first, false)
 		})
 	}
 	t.Run("narrowed after the old end", func(t *testing.T) {
@@ -264,7 +268,7 @@ func TestAnExtensionThatEndsEarlyLeavesTheOldEnd(t *testing.T) {
 		x.ends(x.first, broker.EndedByRevoke)
 		x.wantRuns(x.runs, false)
 		x.pass(601)
-		x.m.wantStands(second.Stem(), true)
+		x.wantStands(second, true)
 	})
 }
 
@@ -300,7 +304,7 @@ func TestAChainOfExtensions(t *testing.T) {
 	x.wantRuns(x.runs, false)
 	x.wantRuns(middle, false)
 	for _, d := range []broker.Dossier{x.first, second, third} {
-		x.m.wantStands(d.Stem(), false)
+		x.wantStands(d, false)
 	}
 }
 
@@ -428,9 +432,7 @@ func TestARunOfTwoGrantsMovesToTheOneThatEndsFirst(t *testing.T) {
 		t.Errorf("a new run of both in %s", late.cgroups())
 	}
 	x.ends(second, broker.EndedByRevoke)
-	if !strings.Contains(both.cgroups(), x.first.Stem().Unit()) {
-		t.Errorf("when the extension is gone, in %s", both.cgroups())
-	}
+	waitFor(t, "when the extension is gone, it is back", func() bool { return strings.Contains(both.cgroups(), x.first.Stem().Unit()) })
 	x.again(func() {})
 	x.wantRuns(both, true)
 	x.ends(other, broker.EndedByRevoke)

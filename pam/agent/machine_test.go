@@ -135,6 +135,15 @@ func (m *machine) wantStands(stem broker.Stem, want bool) {
 	}
 }
 
+// soonStands is wantStands for an agent that serves: its keeper may be in the middle of it.
+func (m *machine) soonStands(stem broker.Stem, want bool) {
+	m.t.Helper()
+	waitFor(m.t, string(stem)+" stands whole, or not at all", func() bool {
+		unit, sudoers, record := m.stands(stem)
+		return unit == want && sudoers == want && record == want
+	})
+}
+
 // setClock is both clocks: real ones plus what a test adds to each.
 type setClock struct {
 	mu         sync.Mutex
