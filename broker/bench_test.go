@@ -10,9 +10,9 @@ import (
 	"pim-ssh/broker/statement"
 )
 
-// crowd is a deployment with n hosts, n pending requests and n live grants, and as many people as one policy takes.
-// Decide verifies signatures and looks things up; it must not walk any of these.
-func crowd(b *testing.B, hosts, people int) *scene {
+// crowd is a deployment with n hosts, n requests of which half are live grants, and many people and roles: 3 500 and 1 000 are as
+// many as one signed policy takes. Decide verifies signatures and looks things up; it must not walk any of these.
+func crowd(b *testing.B, hosts, people, roles int) *scene {
 	b.Helper()
 	sc := &scene{t: b, s: NewState(), now: dawn, light: true}
 	doc := labPolicy(b)
@@ -20,6 +20,9 @@ func crowd(b *testing.B, hosts, people int) *scene {
 		name := statement.Person(fmt.Sprintf("p%d", i))
 		doc.People[name] = policy.PersonEntry{Account: statement.Account(name), Keys: []statement.Key{publicKeyOf(string(name))}}
 		doc.Groups["engineers"] = append(doc.Groups["engineers"], name)
+	}
+	for i := range roles {
+		doc.Roles[statement.RoleName(fmt.Sprintf("role-%d", i))] = doc.Roles["db-admin"]
 	}
 	sc.must(signPolicy(b, doc, "dave"))
 	for i := range hosts {
@@ -38,7 +41,7 @@ func crowd(b *testing.B, hosts, people int) *scene {
 }
 
 func BenchmarkDecide(b *testing.B) {
-	sc := crowd(b, 10_000, 300)
+	sc := crowd(b, 10_000, 3_500, 1_000)
 	pending := sc.s.Inbox("bob", sc.now)[0].Dossier.Request
 	half := sc.asks("alice", "root", "db3", "db5")
 	sc.must(half)
@@ -107,7 +110,7 @@ func BenchmarkEvolve(b *testing.B) {
 }
 
 func BenchmarkDigestOf10000Hosts(b *testing.B) {
-	sc := crowd(b, 10_000, 300)
+	sc := crowd(b, 10_000, 300, 0)
 	for b.Loop() {
 		sc.s.Digest()
 	}

@@ -10,5 +10,5 @@
 // opens and ends grants; answers only read the ledger and put a process into a unit that stands already.
 //
 // Read agent.go first (the keeper), then ledger.go (what is known), door.go and socket.go (who asks), answer.go (what is
-// said), start.go and session.go (what starts), unit.go and cgroup.go (what holds processes), spool.go (what is on disk).
+// said), start.go and session.go (what starts), extend.go (what goes on), unit.go and cgroup.go (what holds processes), spool.go (what is on disk).
 package agent
